@@ -157,9 +157,7 @@ class _Interpreter(visitor.TreeInterpreter):
         right = self.visit(node["children"][1], value)
         if node["value"] not in ("eq", "ne"):
             # Only two numbers or two texts have an order; the package raises TypeError for a mixture.
-            if not (_is_number(left) and _is_number(right)) and not (
-                isinstance(left, str) and isinstance(right, str)
-            ):
+            if not (_is_number(left) and _is_number(right)) and not (isinstance(left, str) and isinstance(right, str)):
                 return None
             return self.COMPARATOR_FUNC[node["value"]](left, right)
         if isinstance(left, list | dict) and isinstance(right, list | dict):

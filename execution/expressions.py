@@ -76,9 +76,7 @@ class _Slot:
         try:
             return self.query.evaluate(scope, budget)
         except QueryError as error:
-            raise ExpressionError(
-                error.reason, path=self.path, text=self.query.text, position=error.position
-            ) from None
+            raise ExpressionError(error.reason, path=self.path, text=self.query.text, position=error.position) from None
 
 
 class _Text:
@@ -160,14 +158,11 @@ def _compile(value: Any, path: str, roots: Roots, slots: list[_Slot], depth: int
     if isinstance(value, Mapping):
         compiled: dict[str, Any] = {}
         for key, item in value.items():
-            compiled[_compile_key(key, path)] = _compile(
-                item, json_path.child(path, key), roots, slots, depth + 1
-            )
+            compiled[_compile_key(key, path)] = _compile(item, json_path.child(path, key), roots, slots, depth + 1)
         return compiled
     if isinstance(value, list | tuple):
         return [
-            _compile(item, json_path.child(path, index), roots, slots, depth + 1)
-            for index, item in enumerate(value)
+            _compile(item, json_path.child(path, index), roots, slots, depth + 1) for index, item in enumerate(value)
         ]
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value

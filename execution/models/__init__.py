@@ -1,0 +1,31 @@
+"""Tables of the engine: fields, constraints and small facts. Transitions are in `execution.queue`."""
+
+from execution.models.audit import AuditEntry
+from execution.models.broker import BrokerEpoch
+from execution.models.capacity import ConcurrencyKey, Pool, QueueSettings
+from execution.models.dead_letter import DeadLetter
+from execution.models.execution import Execution, ExecutionOutput
+from execution.models.idempotency import IdempotencyKey
+from execution.models.news import News
+from execution.models.step_run import Attempt, StepOutput, StepRun
+from execution.models.worker import ProcessReport
+from execution.models.workflow import Workflow, WorkflowVersion
+
+__all__ = [
+    "Attempt",
+    "AuditEntry",
+    "BrokerEpoch",
+    "ConcurrencyKey",
+    "DeadLetter",
+    "Execution",
+    "ExecutionOutput",
+    "IdempotencyKey",
+    "News",
+    "Pool",
+    "ProcessReport",
+    "QueueSettings",
+    "StepOutput",
+    "StepRun",
+    "Workflow",
+    "WorkflowVersion",
+]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+
+class QueueSettings(models.Model):
+    """What operators decided about a queue. A queue without a row runs with the defaults."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_by = models.CharField(max_length=200, blank=True)
+    pause_note = models.CharField(max_length=500, blank=True)
+    in_flight_per_level = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "queue settings"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Pool(models.Model):
+    """A number of slots that steps share (a database that bears four loads at a time, say)."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    description = models.CharField(max_length=500, blank=True)
+    slots = models.PositiveIntegerField()
+    used = models.PositiveIntegerField(default=0, editable=False)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(used__gte=0), name="pool_used_not_negative")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def free(self) -> int:
+        return max(0, self.slots - self.used)
+
+
+class ConcurrencyKey(models.Model):
+    """How many executions with one key run at once. Rows come and go with their users."""
+
+    key = models.CharField(max_length=255, primary_key=True)
+    limit = models.PositiveIntegerField(default=1)
+    used = models.PositiveIntegerField(default=0)
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(used__lte=F("limit")), name="concurrency_key_not_overbooked")]
+
+    def __str__(self) -> str:
+        return self.key

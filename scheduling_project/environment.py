@@ -1,0 +1,167 @@
+"""Every setting that comes from outside, typed, with a default that works on a laptop.
+
+One class, read once by `settings.py`. A bad value stops the process at the start and names the
+variable, the value and the rule. With ``DEBUG`` off the laptop defaults are refused where they
+would be unsafe (``SECRET_KEY``, ``ALLOWED_HOSTS``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import zoneinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LAPTOP_SECRET_KEY = "laptop-only-secret-key-never-valid-with-debug-off-0123456789"  # noqa: S105 - refused below
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+CommaSeparated = Annotated[list[str], NoDecode]
+
+
+class ImproperEnvironment(SystemExit):
+    """The environment cannot be used; the message lists each variable, its value and the rule."""
+
+
+class Environment(BaseSettings):
+    """The process environment. Durations are seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", env_ignore_empty=True)
+
+    # Deployment
+    DEBUG: bool = True
+    SECRET_KEY: str = LAPTOP_SECRET_KEY
+    ALLOWED_HOSTS: CommaSeparated = ["localhost", "127.0.0.1", "[::1]"]
+    CSRF_TRUSTED_ORIGINS: CommaSeparated = []
+    SECURE_SSL_REDIRECT: bool = False
+    BEHIND_TLS_PROXY: bool = False
+    TIME_ZONE: str = "UTC"
+    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    LOG_FORMAT: Literal["console", "json"] = "console"
+    EXTRA_APPS: CommaSeparated = []
+    DEMO: bool = False
+
+    # Servers
+    DATABASE_URL: str = "postgresql://postgres@127.0.0.1:5432/scheduling"
+    REDIS_URL: str = "redis://127.0.0.1:6379/0"
+    DATA_DIR: Path = PROJECT_ROOT / ".data"
+    DATABASE_POOL_SIZE: int = Field(default=0, ge=0, le=200)
+    PORT: int = Field(default=8000, ge=1, le=65535)
+    FLOWER_PORT: int = Field(default=5555, ge=1, le=65535)
+    FLOWER_URL: str = ""
+
+    # Queues: lanes for kinds of work; every worker serves the ones it is started with (-Q)
+    WORKFLOW_QUEUES: CommaSeparated = ["default", "io"]
+    WORKFLOW_TASKS: CommaSeparated = []
+    WORKFLOW_HTTP_ALLOWED_NETWORKS: CommaSeparated = []
+
+    # The protocol (docs/guarantees.md)
+    WORKFLOW_LEASE_SECONDS: float = Field(default=30, ge=0.5, le=3600)
+    WORKFLOW_HEARTBEAT_SECONDS: float = Field(default=10, ge=0.1, le=1200)
+    WORKFLOW_RESCUE_SECONDS: float = Field(default=5, ge=0.1, le=600)
+    WORKFLOW_SWEEP_SECONDS: float = Field(default=1, ge=0.05, le=60)
+    WORKFLOW_REDISPATCH_SECONDS: float = Field(default=30, ge=0.5, le=600)
+    WORKFLOW_MAX_WORKER_DEATHS: int = Field(default=3, ge=1, le=100)
+    WORKFLOW_IN_FLIGHT_PER_LEVEL: int = Field(default=200, ge=1, le=1_000_000)
+    WORKFLOW_SHUTDOWN_GRACE_SECONDS: float = Field(default=30, ge=0, le=3600)
+    WORKFLOW_MAX_PAYLOAD_BYTES: int = Field(default=1_048_576, ge=1024, le=100_000_000)
+
+    # Schedules
+    SCHEDULE_PERIODIC_TASK_MIRROR: bool = True
+    SCHEDULE_CATCH_UP_WINDOW_SECONDS: int = Field(default=86_400, ge=0)
+    SCHEDULE_CATCH_UP_LIMIT: int = Field(default=100, ge=1, le=100_000)
+
+    @field_validator(
+        "ALLOWED_HOSTS",
+        "CSRF_TRUSTED_ORIGINS",
+        "EXTRA_APPS",
+        "WORKFLOW_QUEUES",
+        "WORKFLOW_TASKS",
+        "WORKFLOW_HTTP_ALLOWED_NETWORKS",
+        mode="before",
+    )
+    @classmethod
+    def split_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("TIME_ZONE")
+    @classmethod
+    def known_zone(cls, value: str) -> str:
+        if value not in zoneinfo.available_timezones():
+            raise ValueError("must be an IANA time zone such as Europe/Berlin")
+        return value
+
+    @field_validator("DATABASE_URL")
+    @classmethod
+    def postgres_url(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"postgres", "postgresql"}:
+            raise ValueError("must be a postgresql:// URL; no other database can hold the protocol")
+        return value
+
+    @field_validator("REDIS_URL")
+    @classmethod
+    def redis_url(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"redis", "rediss", "redis+socket", "unix"}:
+            raise ValueError("must be a redis://, rediss:// or redis+socket:// URL")
+        return value
+
+    @field_validator("WORKFLOW_QUEUES")
+    @classmethod
+    def queue_names(cls, value: list[str]) -> list[str]:
+        if not value or any(not name.replace("-", "").replace("_", "").isalnum() for name in value):
+            raise ValueError("must be one or more names of letters, digits, - and _, separated by commas")
+        if len(set(value)) != len(value):
+            raise ValueError("must not name a queue twice")
+        return value
+
+    @field_validator("WORKFLOW_HTTP_ALLOWED_NETWORKS")
+    @classmethod
+    def networks(cls, value: list[str]) -> list[str]:
+        for network in value:
+            ipaddress.ip_network(network)
+        return value
+
+    @model_validator(mode="after")
+    def heartbeat_fits_lease(self) -> Environment:
+        if self.WORKFLOW_HEARTBEAT_SECONDS * 2 > self.WORKFLOW_LEASE_SECONDS:
+            raise ValueError(
+                f"WORKFLOW_HEARTBEAT_SECONDS ({self.WORKFLOW_HEARTBEAT_SECONDS:g}) must be at most half of "
+                f"WORKFLOW_LEASE_SECONDS ({self.WORKFLOW_LEASE_SECONDS:g}), or one lost heartbeat loses the lease"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def safe_in_production(self) -> Environment:
+        if not self.DEBUG and (self.SECRET_KEY == LAPTOP_SECRET_KEY or len(self.SECRET_KEY) < 32):
+            raise ValueError("SECRET_KEY must be set to at least 32 random characters when DEBUG is off")
+        if not self.DEBUG and "ALLOWED_HOSTS" not in self.model_fields_set:
+            raise ValueError("ALLOWED_HOSTS must be set when DEBUG is off")
+        return self
+
+    @classmethod
+    def read(cls) -> Environment:
+        """The process environment as typed values.
+
+        Raises:
+            ImproperEnvironment: with one line per bad variable.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise ImproperEnvironment(_explain(error)) from None
+
+
+SECRET_VARIABLES = frozenset({"SECRET_KEY", "DATABASE_URL", "REDIS_URL"})
+
+
+def _explain(error: ValidationError) -> str:
+    lines = ["The environment cannot be used:"]
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        shown = "" if not name or name in SECRET_VARIABLES else f"={problem['input']!r}"
+        lines.append(f"  {name}{shown}: {message}" if name else f"  {message}")
+    return "\n".join(lines)

@@ -1,0 +1,245 @@
+"""Django and Celery settings. Values from outside come through `environment.py`, typed and checked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import dj_database_url
+from kombu import Queue
+
+from scheduling_project.common.logs import logging_config
+from scheduling_project.environment import PROJECT_ROOT, Environment
+
+env = Environment.read()
+
+BASE_DIR = PROJECT_ROOT
+DEBUG = env.DEBUG
+SECRET_KEY = env.SECRET_KEY
+ALLOWED_HOSTS = env.ALLOWED_HOSTS
+CSRF_TRUSTED_ORIGINS = env.CSRF_TRUSTED_ORIGINS
+DEMO = env.DEMO
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework_simplejwt.token_blacklist",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_celery_beat",
+    "scheduling_project",
+    "execution",
+    "schedules",
+    "triggers",
+    *(["scheduling_project.demo"] if env.DEMO else []),
+    *env.EXTRA_APPS,
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "scheduling_project.urls"
+WSGI_APPLICATION = "scheduling_project.wsgi.application"
+ASGI_APPLICATION = "scheduling_project.asgi.application"
+APPEND_SLASH = False  # the API accepts both spellings itself; a redirect would lose a POST body
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "scheduling_project" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# Postgres. "default" serves requests and the users' step code; "engine" is the protocol's own connection with
+# short statement and lock timeouts, so that neither can hold up the other (docs/architecture.md).
+_database: dict[str, Any] = dict(dj_database_url.parse(env.DATABASE_URL, conn_max_age=600, conn_health_checks=True))
+_options: dict[str, Any] = _database.get("OPTIONS", {})
+_pool: dict[str, Any] = {"min_size": 1, "max_size": env.DATABASE_POOL_SIZE, "timeout": 5}
+DATABASES = {
+    "default": {
+        **_database,
+        # A pool and persistent connections exclude each other; only web processes ask for a pool.
+        **({"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False} if env.DATABASE_POOL_SIZE else {}),
+        "OPTIONS": {
+            "connect_timeout": 5,
+            **_options,
+            "application_name": "scheduling",
+            **({"pool": _pool} if env.DATABASE_POOL_SIZE else {}),
+        },
+    },
+    "engine": {
+        **_database,
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": False,
+        "OPTIONS": {
+            "connect_timeout": 5,
+            **_options,
+            "application_name": "scheduling-engine",
+            "options": "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=30s",
+        },
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Redis is a courier: short timeouts, and nothing in it that Postgres does not know.
+REDIS_URL = env.REDIS_URL
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = env.TIME_ZONE
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "/static/"
+STATIC_ROOT = env.DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SESSION_COOKIE_HTTPONLY = True
+SECURE_SSL_REDIRECT = env.SECURE_SSL_REDIRECT
+SECURE_HSTS_SECONDS = 0 if DEBUG else 31_536_000
+SECURE_HSTS_INCLUDE_SUBDOMAINS = not DEBUG
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.BEHIND_TLS_PROXY else None
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+LOGIN_URL = "/admin/login/"
+
+LOGGING = logging_config(level=env.LOG_LEVEL, form=env.LOG_FORMAT)
+
+# ── Django REST framework ────────────────────────────────────────────────────────────────────────────────
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework_simplejwt.authentication.JWTAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["scheduling_project.common.api.StrictJSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "scheduling_project.common.api.NewestFirstPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "scheduling_project.common.problems.exception_handler",
+    "DATETIME_FORMAT": "iso-8601",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+    "URL_FORMAT_OVERRIDE": None,
+}
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=30),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
+    "ROTATE_REFRESH_TOKENS": True,
+    "BLACKLIST_AFTER_ROTATION": True,
+    "UPDATE_LAST_LOGIN": False,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Scheduling API",
+    "DESCRIPTION": "Schedules, triggers, workflows, executions and dead letters.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api/",
+}
+
+# ── Celery ───────────────────────────────────────────────────────────────────────────────────────────────
+# Each line is there because its absence lost, doubled or delayed work (docs/guarantees.md).
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = False
+CELERY_TASK_QUEUES = [Queue(name, routing_key=name) for name in env.WORKFLOW_QUEUES]
+CELERY_TASK_DEFAULT_QUEUE = env.WORKFLOW_QUEUES[0]
+CELERY_TASK_DEFAULT_PRIORITY = 6  # without one a message gets 0, the most urgent
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+CELERY_TASK_ACKS_LATE = False  # with late acks a Redis restart under full slots leaves a worker alive and deaf
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SEND_SENT_EVENT = True
+CELERY_WORKER_SEND_TASK_EVENTS = True
+CELERY_WORKER_DISABLE_PREFETCH = True  # with a prefetch of one a busy worker hoards hints that an idle one lacks
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = True
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = env.WORKFLOW_SHUTDOWN_GRACE_SECONDS
+CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+CELERY_TASK_PUBLISH_RETRY = False  # a request never waits for Redis; the sweep sends what was not sent
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "priority_steps": list(range(10)),
+    "queue_order_strategy": "priority",
+    "socket_timeout": 5,
+    "socket_connect_timeout": 3,
+    "health_check_interval": 10,
+    "visibility_timeout": 300,
+    "socket_keepalive": True,
+}
+CELERY_ENABLE_UTC = True
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "schedules.beat.WorkflowScheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 1  # the fallback where LISTEN is not to be had
+DJANGO_CELERY_BEAT_TZ_AWARE = True
+
+# ── The engine ───────────────────────────────────────────────────────────────────────────────────────────
+WORKFLOW_ENGINE_DATABASE = "engine"
+WORKFLOW_QUEUES = env.WORKFLOW_QUEUES
+WORKFLOW_TASKS = env.WORKFLOW_TASKS
+WORKFLOW_HTTP_ALLOWED_NETWORKS = env.WORKFLOW_HTTP_ALLOWED_NETWORKS
+WORKFLOW_LEASE_SECONDS = env.WORKFLOW_LEASE_SECONDS
+WORKFLOW_HEARTBEAT_SECONDS = env.WORKFLOW_HEARTBEAT_SECONDS
+WORKFLOW_RESCUE_SECONDS = env.WORKFLOW_RESCUE_SECONDS
+WORKFLOW_SWEEP_SECONDS = env.WORKFLOW_SWEEP_SECONDS
+WORKFLOW_REDISPATCH_SECONDS = env.WORKFLOW_REDISPATCH_SECONDS
+WORKFLOW_MAX_WORKER_DEATHS = env.WORKFLOW_MAX_WORKER_DEATHS
+WORKFLOW_IN_FLIGHT_PER_LEVEL = env.WORKFLOW_IN_FLIGHT_PER_LEVEL
+WORKFLOW_MAX_PAYLOAD_BYTES = env.WORKFLOW_MAX_PAYLOAD_BYTES
+SCHEDULE_PERIODIC_TASK_MIRROR = env.SCHEDULE_PERIODIC_TASK_MIRROR
+SCHEDULE_CATCH_UP_WINDOW_SECONDS = env.SCHEDULE_CATCH_UP_WINDOW_SECONDS
+SCHEDULE_CATCH_UP_LIMIT = env.SCHEDULE_CATCH_UP_LIMIT
+
+# ── Admin ────────────────────────────────────────────────────────────────────────────────────────────────
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Scheduling",
+    "SITE_HEADER": "Scheduling",
+    "SITE_SYMBOL": "schedule",
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+}
+FLOWER_URL = env.FLOWER_URL or f"http://127.0.0.1:{env.FLOWER_PORT}/"

@@ -1,0 +1,9 @@
+"""The WSGI application (HTTP only)."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
+
+application = get_wsgi_application()
