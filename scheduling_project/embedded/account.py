@@ -1,9 +1,9 @@
 """Whom a server may run as, and what that account can reach.
 
-Postgres refuses to run as root. When we are root (a container, usually) it runs as an unprivileged account instead.
-That account may not be able to reach the virtual environment or the data folder (both below ``/root``, for
-instance). We never change the permissions of a folder that we did not make: what cannot be reached is copied, or
-placed elsewhere, and that is said.
+Postgres refuses to run as root. When we are root (a container, usually) it runs as an unprivileged account
+instead. That account may not be able to reach the virtual environment or the data folder (both below
+``/root``, for instance). We never change the permissions of a folder that we did not make: what cannot be
+reached is copied, or placed elsewhere, and that is said.
 """
 
 from __future__ import annotations

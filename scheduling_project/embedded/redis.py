@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -49,8 +50,8 @@ save ""
 class EmbeddedRedis(EmbeddedServer):
     """Redis on a loopback port with a random password, in ``folder``.
 
-    Its data survive restarts. Should they be unreadable, they are moved aside and Redis starts empty: nothing that
-    matters lives in Redis alone.
+    Its data survive restarts. Should they be unreadable, they are moved aside and Redis starts empty:
+    nothing that matters lives in Redis alone.
     """
 
     label = "Redis"
@@ -69,6 +70,9 @@ class EmbeddedRedis(EmbeddedServer):
     def _prepare(self) -> None:
         self._program = binaries.find_redis()
         self._configuration = self.folder / "redis.conf"
+        self._end_earlier_run()
+
+    def _end_earlier_run(self) -> None:
         try:
             pid = int(self.pid_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -77,6 +81,9 @@ class EmbeddedRedis(EmbeddedServer):
             self._end_leftover(pid, self.data, [(signal.SIGTERM, 8.0), (signal.SIGKILL, 3.0)])
             with contextlib.suppress(FileNotFoundError):
                 self.pid_file.unlink()
+
+    def _remove_data(self) -> None:
+        shutil.rmtree(self.folder)
 
     def _command(self, port: int) -> Sequence[str]:
         make_folder(self.data, mode=0o700)
@@ -94,9 +101,7 @@ class EmbeddedRedis(EmbeddedServer):
 
     def _probe(self, port: int, process: GuardedProcess) -> str:
         password = self._password(self.folder)
-        client = redis.Redis(
-            host=LOOPBACK, port=port, password=password, socket_timeout=5, socket_connect_timeout=5
-        )
+        client = redis.Redis(host=LOOPBACK, port=port, password=password, socket_timeout=5, socket_connect_timeout=5)
         try:
             facts = client.info("server")
         except redis.exceptions.RedisError as error:  # refused, still loading, or somebody else's password
@@ -114,9 +119,7 @@ class EmbeddedRedis(EmbeddedServer):
         if any(sign in line for line in lines for sign in UNREADABLE_DATA):
             aside = self.folder / f"data-unreadable-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
             self.data.rename(aside)
-            self.notes.append(
-                f"Redis could not read its data: they were moved to {aside} and it started empty."
-            )
+            self.notes.append(f"Redis could not read its data: they were moved to {aside} and it started empty.")
             return True
         return super()._repair(lines)
 

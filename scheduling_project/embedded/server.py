@@ -1,4 +1,5 @@
-"""What the embedded servers have in common: one folder, one lock, one log, one guarded process, one proven answer."""
+"""What the embedded servers have in common: one folder, one lock, one log, one guarded process, one proven
+answer."""
 
 from __future__ import annotations
 
@@ -67,8 +68,9 @@ def last_lines(path: Path, count: int = 15, since: int = 0) -> list[str]:
 class EmbeddedServer(abc.ABC):
     """A server of our own in a folder of its own.
 
-    ``start()`` recovers from whatever an earlier run left behind and returns the URL of a server that has proven to
-    be the one we started; ``stop()`` ends it and keeps the data. When this process dies, the server ends too.
+    ``start()`` recovers from whatever an earlier run left behind and returns the URL of a server that has
+    proven to be the one we started; ``stop()`` ends it and keeps the data. When this process dies, the
+    server ends too.
     """
 
     #: The server's name for people.
@@ -95,18 +97,7 @@ class EmbeddedServer(abc.ABC):
 
     def start(self) -> str:
         """Start the server and return its URL once it answers. Raises ``EmbeddedServerError``."""
-        try:
-            make_folder(self.folder)
-            self._lock.acquire()
-        except FolderLocked as locked:
-            raise EmbeddedServerError(
-                f"The embedded {self.label} in {self.folder} is already running for process {locked.holder}: "
-                "stop that one first (make stop), or choose another DATA_DIR."
-            ) from None
-        except OSError as error:
-            raise EmbeddedServerError(
-                f"Cannot write to {self.folder} ({error.strerror}): set DATA_DIR."
-            ) from error
+        self._take_lock()
         try:
             self.url = self._start()
         except BaseException:
@@ -122,15 +113,46 @@ class EmbeddedServer(abc.ABC):
         self.url = None
         self._lock.release()
 
+    def remove(self) -> None:
+        """Delete the data, ending a server that a killed run may have left behind. Raises as ``start()``
+        does."""
+        if self.folder.exists():
+            self._take_lock()
+            try:
+                self._end_earlier_run()
+                self._remove_data()
+            finally:
+                self._lock.release()
+
     def __enter__(self) -> str:
         return self.start()
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    def _take_lock(self) -> None:
+        try:
+            make_folder(self.folder)
+            self._lock.acquire()
+        except FolderLocked as locked:
+            raise EmbeddedServerError(
+                f"The embedded {self.label} in {self.folder} is already running for process {locked.holder}: "
+                "stop that one first (make stop), or choose another DATA_DIR."
+            ) from None
+        except OSError as error:
+            raise EmbeddedServerError(f"Cannot write to {self.folder} ({error.strerror}): set DATA_DIR.") from error
+
+    @abc.abstractmethod
+    def _end_earlier_run(self) -> None:
+        """End the server of a killed run, and remove what would make a new one refuse to start."""
+
+    @abc.abstractmethod
+    def _remove_data(self) -> None:
+        """Delete the data, wherever they are."""
+
     @abc.abstractmethod
     def _prepare(self) -> None:
-        """End what is left of an earlier run and make the data when there is none."""
+        """Find the programs, end what is left of an earlier run, and make the data when there are none."""
 
     @abc.abstractmethod
     def _command(self, port: int) -> Sequence[str]:
@@ -165,7 +187,8 @@ class EmbeddedServer(abc.ABC):
 
     def _spawn(self, port: int) -> GuardedProcess:
         account = self._account()
-        # Only what the servers need: our environment holds secrets, and PG* or LC_* would change their behaviour.
+        # Only what the servers need: our environment holds secrets, and PG* or LC_* would change their
+        # behaviour.
         env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "LANG": "C"}
         mode = "ab" if self.log.exists() and self.log.stat().st_size < LOG_LIMIT else "wb"
         with self.log.open(mode) as output:
@@ -228,8 +251,8 @@ class EmbeddedServer(abc.ABC):
     def _end_leftover(self, pid: int, data: Path, signals: Sequence[tuple[signal.Signals, float]]) -> None:
         """End the server of a run that was killed, when it still has our data open.
 
-        A process that only happens to have the noted process id is left alone. Raises ``EmbeddedServerError`` when
-        it does not end.
+        A process that only happens to have the noted process id is left alone. Raises
+        ``EmbeddedServerError`` when it does not end.
         """
         process = _process_working_in(pid, data)
         if process is None:
@@ -239,9 +262,7 @@ class EmbeddedServer(abc.ABC):
                 process.send_signal(number)
                 process.wait(seconds)
             if not process.is_running():
-                self.notes.append(
-                    f"Ended the {self.label} (process {pid}) that a killed run had left behind."
-                )
+                self.notes.append(f"Ended the {self.label} (process {pid}) that a killed run had left behind.")
                 return
         raise EmbeddedServerError(
             f"The {self.label} process {pid} of an earlier run still has {data} open and does not end: "

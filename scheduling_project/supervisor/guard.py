@@ -1,16 +1,18 @@
 """Run one command and end it when the process that asked for it is gone.
 
-The supervisor starts every process through this script: ``python guard.py [options] -- command…``. The guard's
-standard input is one end of a socket pair whose other end only the supervisor holds. When that end closes (because
-the supervisor wants the command to stop, or because somebody killed it with ``kill -9``) the guard sends the
-command the signals of its plan, one after the other, until its whole process group is gone. Stopping and crashing
-are therefore the same path, on Linux and on macOS, and no orphan is left behind.
+The supervisor starts every process through this script: ``python guard.py [options] -- command…``. The
+guard's standard input is one end of a socket pair whose other end only the supervisor holds. When that end
+closes (because the supervisor wants the command to stop, or because somebody killed it with ``kill -9``)
+the guard sends the command the signals of its plan, one after the other, until its whole process group is
+gone. Stopping and crashing are therefore the same path, on Linux and on macOS, and no orphan is left
+behind.
 
-Only the standard library is imported and nothing of this project: the script is run by its path, so that it starts
-in some 20 ms and its behaviour cannot depend on Django or on settings.
+Only the standard library is imported and nothing of this project: the script is run by its path, so that it
+starts in some 20 ms and its behaviour cannot depend on Django or on settings.
 
-Protocol on the socket: the guard writes ``pid <n>\\n`` once the command runs, or ``error <message>\\n`` and exits
-with 127 when it cannot be run. It exits with the command's own exit code (128 + n when signal n ended it).
+Protocol on the socket: the guard writes ``pid <n>\\n`` once the command runs, or ``error <message>\\n`` and
+exits with 127 when it cannot be run. It exits with the command's own exit code (128 + n when signal n ended
+it).
 """
 
 from __future__ import annotations
@@ -54,13 +56,12 @@ def parse_plan(text: str) -> list[Step]:
     return steps
 
 
-def die_with_parent(
-    parent: int, ending: signal.Signals
-) -> Callable[[], None]:  # pragma: no cover - after the fork
+def die_with_parent(parent: int, ending: signal.Signals) -> Callable[[], None]:  # pragma: no cover - after the fork
     """Return a hook for the child that asks Linux to signal it when this guard itself is killed.
 
-    The guard has one thread, so the kernel's "parent thread" is the guard. Elsewhere than on Linux this does
-    nothing: there only a ``kill -9`` of the guard itself (not of the supervisor) can leave its command behind.
+    The guard has one thread, so the kernel's "parent thread" is the guard. Elsewhere than on Linux this
+    does nothing: there only a ``kill -9`` of the guard itself (not of the supervisor) can leave its command
+    behind.
     """
 
     def hook() -> None:

@@ -25,9 +25,9 @@ class CannotStart(RuntimeError):
 class GuardedProcess:
     """A running command behind a guard.
 
-    ``stop()`` and the death of this Python process do the same thing: the line to the guard closes and the guard
-    ends the command by its plan. The command runs in a session of its own, so a Ctrl-C in the terminal reaches
-    only the supervisor, which then decides on the order.
+    ``stop()`` and the death of this Python process do the same thing: the line to the guard closes and the
+    guard ends the command by its plan. The command runs in a session of its own, so a Ctrl-C in the
+    terminal reaches only the supervisor, which then decides on the order.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes], line: socket.socket, pid: int) -> None:
@@ -51,8 +51,8 @@ class GuardedProcess:
     ) -> GuardedProcess:
         """Run ``command`` behind a guard and return once it has been executed.
 
-        ``output`` receives standard output and standard error (default: ours). ``plan`` holds the signals of the
-        stop with the seconds to wait after each. Raises ``CannotStart``.
+        ``output`` receives standard output and standard error (default: ours). ``plan`` holds the signals
+        of the stop with the seconds to wait after each. Raises ``CannotStart``.
         """
         guard.parse_plan(plan)
         ours, theirs = socket.socketpair()
