@@ -90,7 +90,7 @@ def instants_between(
         index += 1
         if index <= last and zone.local_starts[index] > low:
             # Straight to the window, or the gap before it, of the next match: rare jobs pass over many.
-            found = search.next(zone.local_ends[index - 1] - 1)
+            found = search.next(min(zone.local_ends[index - 1], zone.local_starts[index]) - 1)
             if found is None:
                 return
             index = bisect_right(zone.reached, found, index)
