@@ -1,4 +1,4 @@
-"""The audit trail: who did what to what. Written in the transaction of the deed, so that neither is without the other."""
+"""The audit trail: who did what to what. Written in the transaction of the deed."""
 
 from __future__ import annotations
 

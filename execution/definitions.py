@@ -1,0 +1,354 @@
+"""Whether a workflow definition can be run, and whether an input fits it.
+
+Everything that can be found at save time is found at save time: shape (the published JSON Schema), cycles, steps
+and tasks that do not exist, expressions that do not compile or read what cannot be there yet, patterns, queues.
+Problems are keyed by dotted path (``steps.load.needs.0``) and name the rule that is broken.
+"""
+
+from __future__ import annotations
+
+import graphlib
+import inspect
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from threading import Lock
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+from jsonschema import Draft202012Validator
+
+from execution import json_schemas, patterns, priority
+from execution.definition_schema import DEFINITION_SCHEMA, STEP_KINDS, STEP_NAME
+from execution.expressions import ExpressionError, Reference, compile_template
+from execution.graph import seconds
+from execution.json_schemas import Problems, add, dotted
+from execution.models import WorkflowVersion
+from scheduling_project.common.errors import InvalidInput
+
+__all__ = ["DEFINITION_SCHEMA", "check", "problems_of", "validate_input"]
+
+_DEFINITION: Final = json_schemas.validator(DEFINITION_SCHEMA)
+_STEP_NAME: Final = re.compile(STEP_NAME)
+_SCOPE: Final = ("input", "steps", "execution")
+_EXPRESSION: Final = "${{"
+
+VALIDATORS_KEPT: Final = 500
+_validators: OrderedDict[UUID, Draft202012Validator | None] = OrderedDict()
+_lock = Lock()
+
+
+def check(definition: Any, *, at: str = "") -> None:
+    """Refuse a definition that could not be run.
+
+    Args:
+        at: prefix of the field names, such as ``definition``.
+
+    Raises:
+        InvalidInput: with a rule per dotted path.
+    """
+    problems = problems_of(definition)
+    if problems:
+        fields = {dotted(at, path) or "definition": rules for path, rules in problems.items()}
+        raise InvalidInput("The definition cannot be run.", fields=fields)
+
+
+def problems_of(definition: Any) -> Problems:
+    """What is wrong with a definition, by dotted path; empty for one that can be run."""
+    if json_schemas.too_deep(definition):
+        return {"": [f"is nested deeper than {json_schemas.MAX_DEPTH}"]}
+    try:
+        size = len(json.dumps(definition, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode())
+    except (TypeError, ValueError) as error:
+        return {"": [f"must be JSON: {error}"]}
+    if size > settings.WORKFLOW_MAX_PAYLOAD_BYTES:
+        return {"": [f"is {size} bytes of JSON; at most {settings.WORKFLOW_MAX_PAYLOAD_BYTES} are kept"]}
+    # The meaning is only looked at where the shape is right: every message then has one cause.
+    return json_schemas.value_problems(_DEFINITION, definition) or _meaning(definition)
+
+
+def validate_input(version: WorkflowVersion, input: Any, *, at: str = "input") -> None:
+    """Refuse an input that the version's schema does not allow.
+
+    Every input is a JSON object, with or without a schema.
+
+    Raises:
+        InvalidInput: with a rule per dotted path below `at`.
+    """
+    if not isinstance(input, dict):
+        raise InvalidInput(fields={at: ["must be an object"]})
+    if json_schemas.too_deep(input):
+        raise InvalidInput(fields={at: [f"is nested deeper than {json_schemas.MAX_DEPTH}"]})
+    checker = _input_validator(version)
+    problems = {} if checker is None else json_schemas.value_problems(checker, input, at=at)
+    if problems:
+        raise InvalidInput("The input does not satisfy the workflow's schema.", fields=problems)
+
+
+def _input_validator(version: WorkflowVersion) -> Draft202012Validator | None:
+    with _lock:
+        if version.pk in _validators:
+            _validators.move_to_end(version.pk)
+            return _validators[version.pk]
+    schema = version.definition.get("input")
+    checker = None if schema is None else json_schemas.validator(schema)
+    with _lock:
+        _validators[version.pk] = checker
+        if len(_validators) > VALIDATORS_KEPT:
+            _validators.popitem(last=False)
+    return checker
+
+
+# ── What the shape cannot say ────────────────────────────────────────────────────────────────────────────────
+
+
+def _meaning(definition: Mapping[str, Any]) -> Problems:
+    problems: Problems = {}
+    steps: Mapping[str, Mapping[str, Any]] = definition["steps"]
+    _check_common(problems, definition, "")
+    if "input" in definition:
+        for path, rules in json_schemas.schema_problems(definition["input"], at="input").items():
+            for rule in rules:
+                add(problems, path, rule)
+    for name in steps:
+        if not _STEP_NAME.fullmatch(name):
+            add(problems, dotted("steps", name), f"is not a valid name: must match {STEP_NAME}")
+    ancestors = _ancestors(problems, steps)
+    input_members = _closed_members(definition.get("input")) if not problems else None
+    for name, step in steps.items():
+        _Step(problems, name, step, steps, ancestors.get(name), input_members).check()
+    if "output" in definition:
+        _check_template(
+            problems,
+            definition["output"],
+            "output",
+            steps=steps,
+            ancestors=set(steps),
+            item=False,
+            inputs=input_members,
+        )
+    return problems
+
+
+def _ancestors(problems: Problems, steps: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Per step all steps that have ended before it starts. Notes unknown needs and cycles."""
+    known: dict[str, tuple[str, ...]] = {}
+    for name, step in steps.items():
+        for index, need in enumerate(step.get("needs", ())):
+            if need not in steps:
+                add(problems, dotted("steps", name, "needs", index), f"there is no step {need}")
+        known[name] = tuple(need for need in step.get("needs", ()) if need in steps)
+    try:
+        order = list(graphlib.TopologicalSorter(known).static_order())
+    except graphlib.CycleError as error:
+        circle: list[str] = list(reversed(error.args[1]))
+        for name in dict.fromkeys(circle):
+            add(problems, dotted("steps", name, "needs"), f"needs itself in a circle: {' → '.join(circle)}")
+        return {}
+    ancestors: dict[str, set[str]] = {}
+    for name in order:
+        ancestors[name] = set(known[name]).union(*(ancestors[need] for need in known[name]))
+    return ancestors
+
+
+class _Step:
+    """One step under examination."""
+
+    def __init__(
+        self,
+        problems: Problems,
+        name: str,
+        step: Mapping[str, Any],
+        steps: Mapping[str, Any],
+        ancestors: set[str] | None,
+        inputs: frozenset[str] | None,
+    ) -> None:
+        self.problems, self.name, self.step, self.steps, self.inputs = problems, name, step, steps, inputs
+        # In a cycle nobody comes before anybody; expressions are then only checked for existence.
+        self.ancestors = set(steps) if ancestors is None else ancestors
+
+    def note(self, rule: str, *path: str | int) -> None:
+        add(self.problems, dotted("steps", self.name, *path), rule)
+
+    def check(self) -> None:
+        step = self.step
+        _check_common(self.problems, step, dotted("steps", self.name))
+        kind = next(kind for kind in STEP_KINDS if kind in step)
+        if kind == "task":
+            self.check_task()
+        elif "with" in step:
+            self.note("is only for steps that run a task", "with")
+        if "max_parallel" in step and "for_each" not in step:
+            self.note("is only for steps with for_each", "max_parallel")
+        self.check_durations(kind)
+        if kind == "http":
+            self.check_url(step["http"]["url"])
+        if "when" in step:
+            self.check_when(step["when"])
+        for member in ("with", "http", "wait", "approval", "workflow", "emit"):
+            if member in step:
+                self.check_template(step[member], member, item="for_each" in step)
+        if "for_each" in step:
+            self.check_for_each(step["for_each"])
+
+    def check_for_each(self, value: Any) -> None:
+        if not isinstance(value, list) and not (isinstance(value, str) and _EXPRESSION in value):
+            self.note("must be a list or an expression that gives one", "for_each")
+        self.check_template(value, "for_each", item=False)
+
+    def check_task(self) -> None:
+        from execution import step_tasks  # needs the Celery app, which needs the app registry
+
+        task = step_tasks.find(self.step["task"])
+        if task is None:
+            self.note(f"{self.step['task']} is not a task that steps may run here", "task")
+            return
+        if any(_EXPRESSION in key for key in self.step.get("with", {})):
+            return
+        try:
+            inspect.signature(task.run).bind_partial(**self.step.get("with", {}))
+        except TypeError as error:
+            self.note(f"does not fit the task: {error}", "with")
+        except ValueError:  # a callable that does not tell its signature
+            return
+
+    def check_durations(self, kind: str) -> None:
+        expires = self.step["approval"].get("expires") if kind == "approval" else None
+        for value, path in ((self.step.get("wait"), ("wait",)), (expires, ("approval", "expires"))):
+            if value is None or (isinstance(value, str) and _EXPRESSION in value):
+                continue
+            try:
+                seconds(value)
+            except ValueError as error:
+                self.note(str(error), *path)
+
+    def check_url(self, url: str) -> None:
+        if _EXPRESSION not in url and not re.match(r"https?://[^/\s]", url, re.I):
+            self.note("must be an http:// or https:// address", "http", "url")
+
+    def check_when(self, pattern: Any) -> None:
+        try:
+            patterns.compile(pattern)
+        except patterns.PatternError as error:
+            self.note(f"is not a valid pattern: {error}", "when")
+            return
+        for root, below in _pattern_roots(pattern):
+            if root not in _SCOPE:
+                self.note(f"reads {root}; there are only {', '.join(_SCOPE)}", "when", root)
+            for step in below if root == "steps" else ():
+                self.check_reads(step, "when", "steps", step)
+
+    def check_template(self, value: Any, member: str, *, item: bool) -> None:
+        _check_template(
+            self.problems,
+            value,
+            dotted("steps", self.name, member),
+            steps=self.steps,
+            ancestors=self.ancestors,
+            item=item,
+            inputs=self.inputs,
+        )
+
+    def check_reads(self, step: str, *path: str) -> None:
+        if step not in self.steps:
+            self.note(f"there is no step {step}", *path)
+        elif step not in self.ancestors:
+            self.note(f"reads step {step}, which may not have ended: it is not among what {self.name} needs", *path)
+
+
+def _check_common(problems: Problems, part: Mapping[str, Any], at: str) -> None:
+    """Members that a definition and its steps share."""
+    queue = part.get("queue")
+    if queue is not None and queue not in settings.WORKFLOW_QUEUES:
+        add(
+            problems, dotted(at, "queue"), f"there is no queue {queue}; there are {', '.join(settings.WORKFLOW_QUEUES)}"
+        )
+    if "priority" in part:
+        try:
+            priority.parse(part["priority"])
+        except ValueError as error:
+            add(problems, dotted(at, "priority"), str(error))
+
+
+def _check_template(
+    problems: Problems,
+    value: Any,
+    at: str,
+    *,
+    steps: Iterable[str],
+    ancestors: set[str],
+    item: bool,
+    inputs: frozenset[str] | None,
+) -> None:
+    for path, text in _strings(value, at):
+        try:
+            references = compile_template(text).references
+        except ExpressionError as error:
+            where = "" if error.position is None else f" (at character {error.position + 1})"
+            add(problems, path, f"expression: {error.reason}{where}")
+            continue
+        for reference in sorted(references, key=str):
+            fault = _reference_fault(reference, steps=steps, ancestors=ancestors, item=item, inputs=inputs)
+            if fault:
+                add(problems, path, fault)
+    try:
+        compile_template(value)
+    except ExpressionError as error:
+        # Keys that hold expressions, too many of them, too deep: what no single string shows.
+        if not any(path == at or path.startswith(f"{at}.") for path in problems):
+            add(problems, at, f"expression: {error.reason}")
+
+
+def _reference_fault(
+    reference: Reference, *, steps: Iterable[str], ancestors: set[str], item: bool, inputs: frozenset[str] | None
+) -> str:
+    if reference.root == "item" and not item:
+        return "reads item, which exists only inside a step with for_each"
+    if reference.root == "input" and reference.member is not None and inputs is not None:
+        return (
+            ""
+            if reference.member in inputs
+            else f"reads input.{reference.member}, which the input schema does not have"
+        )
+    if reference.root != "steps" or reference.step is None:
+        return ""
+    if reference.step not in steps:
+        return f"reads step {reference.step}, which does not exist"
+    if reference.step not in ancestors:
+        return f"reads step {reference.step}, which may not have ended: name it (or a step that needs it) in needs"
+    return ""
+
+
+def _strings(value: Any, at: str) -> Iterator[tuple[str, str]]:
+    """Every string of a JSON value that may hold an expression, with its path."""
+    pending = [(at, value)]
+    while pending:
+        path, node = pending.pop()
+        if isinstance(node, str) and _EXPRESSION in node:
+            yield path, node
+        elif isinstance(node, dict):
+            pending.extend((dotted(path, key), item) for key, item in node.items())
+        elif isinstance(node, list):
+            pending.extend((dotted(path, index), item) for index, item in enumerate(node))
+
+
+def _pattern_roots(pattern: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The first-level keys of a pattern, through ``$or``, each with the keys right below it."""
+    for key, value in pattern.items():
+        if key == "$or" and isinstance(value, list):
+            for branch in value:
+                if isinstance(branch, dict):
+                    yield from _pattern_roots(branch)
+        else:
+            yield key, [name for name in value if name != "$or"] if isinstance(value, dict) else []
+
+
+def _closed_members(schema: Any) -> frozenset[str] | None:
+    """The members that an input can have, None where the schema leaves that open."""
+    if not isinstance(schema, dict) or schema.get("additionalProperties") is not False:
+        return None
+    if {"patternProperties", "$ref", "allOf", "anyOf", "oneOf", "if"} & schema.keys():
+        return None
+    return frozenset(schema.get("properties", {}))
