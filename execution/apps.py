@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class ExecutionConfig(AppConfig):
     name = "execution"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from execution import worker  # noqa: F401 - connects the worker's signals

@@ -68,6 +68,7 @@ class Environment(BaseSettings):
     WORKFLOW_IN_FLIGHT_PER_LEVEL: int = Field(default=200, ge=1, le=1_000_000)
     WORKFLOW_SHUTDOWN_GRACE_SECONDS: float = Field(default=30, ge=0, le=3600)
     WORKFLOW_MAX_PAYLOAD_BYTES: int = Field(default=1_048_576, ge=1024, le=100_000_000)
+    WORKFLOW_MAX_FAN_OUT: int = Field(default=10_000, ge=1, le=1_000_000)
 
     # Schedules
     SCHEDULE_PERIODIC_TASK_MIRROR: bool = True

@@ -29,6 +29,8 @@ class Execution(models.Model):
     scheduled_for = models.DateTimeField(null=True, blank=True, help_text="The instant that it stands for.")
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 - NULL is "none"
 
+    news_topic = models.CharField(max_length=60, blank=True, help_text="Who waits durably for its end.")
+
     input = models.JSONField(default=dict, blank=True)
     priority = priority.field()
     queue = models.CharField(max_length=100, blank=True, help_text="Overrides the queue of every step.")
@@ -70,6 +72,12 @@ class Execution(models.Model):
             models.Index(fields=["workflow", "-id"], name="execution_by_workflow"),
             models.Index(fields=["source_kind", "source_id", "-id"], name="execution_by_source"),
             models.Index(fields=["state", "-id"], name="execution_by_state"),
+            # What still runs for a source (a schedule's overlap policy asks at every fire): tiny whatever the history.
+            models.Index(
+                fields=["source_kind", "source_id"],
+                condition=Q(finished_at__isnull=True),
+                name="execution_open_by_source",
+            ),
             models.Index(
                 fields=["deadline_at"],
                 condition=Q(deadline_at__isnull=False, finished_at__isnull=True),

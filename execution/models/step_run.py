@@ -31,6 +31,7 @@ class StepRun(models.Model):
     state_reason = models.CharField(max_length=500, blank=True)
     needs_open = models.PositiveIntegerField(default=0, help_text="Needed steps that have not ended.")
     items_open = models.PositiveIntegerField(default=0, help_text="Fan-out items that have not ended.")
+    items_failed = models.PositiveIntegerField(default=0, help_text="Fan-out items that failed for good.")
     available_at = models.DateTimeField(db_default=Now(), help_text="Not to be claimed before.")
     dispatched_at = models.DateTimeField(null=True, blank=True)
     dispatches = models.PositiveSmallIntegerField(default=0)

@@ -1,0 +1,286 @@
+"""What follows in the graph when a step run ends: inside the finishing transaction, holding the execution's row.
+
+Plain successors (a task or a call, no condition, no fan-out) are queued by the finishing statement itself. The
+others are decided here: `when` is evaluated, a fan-out is laid out, a timer or an approval begins.
+"""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from execution import dispatch, engine, queue, signals
+from execution.expressions import ExpressionError, Reference, Template
+from execution.fingerprints import fingerprint
+from execution.graph import Plan, StepPlan, seconds
+from execution.queue import Claim, Ending, Finished, Hint
+from execution.states import AttemptState, StepState, WaitingFor
+
+
+def ending_of(
+    plan: Plan,
+    step: StepPlan,
+    *,
+    state: StepState,
+    attempt_state: AttemptState = AttemptState.SUCCEEDED,
+    **details: Any,
+) -> Ending:
+    """An ending with what follows from it in the graph. A failure that nobody handles dooms all that needs it."""
+    unhandled = state is StepState.FAILED and not step.continue_on_error
+    return Ending(
+        state=state,
+        attempt_state=attempt_state,
+        successors=() if unhandled else step.successors,
+        plain=() if unhandled else [name for name in step.successors if plan.steps[name].is_plain],
+        doomed=plan.descendants(step.name) if unhandled else (),
+        failed=unhandled,
+        **details,
+    )
+
+
+def conclude(
+    claim: Claim, plan: Plan, ending: Ending, *, expired: bool = False, now: datetime | None = None
+) -> Finished | None:
+    """End a running step run and advance its execution, in one transaction; publish what became ready.
+
+    Returns None when the claim no longer holds (cancelled, rescued, finished by hand): nothing was written.
+    """
+    return conclude_held(
+        claim.id,
+        execution_id=claim.execution_id,
+        token=claim.token,
+        plan=plan,
+        name=claim.name,
+        is_item=claim.parent_id is not None,
+        ending=ending,
+        expired=expired,
+        now=now,
+    )
+
+
+def conclude_held(
+    step_run_id: UUID,
+    *,
+    execution_id: UUID,
+    token: UUID,
+    plan: Plan,
+    name: str,
+    is_item: bool,
+    ending: Ending,
+    expired: bool = False,
+    now: datetime | None = None,
+) -> Finished | None:
+    """`conclude` for a step run known by its ids and lease token."""
+    step = plan.steps[name]
+    # Without anything to decide the one statement is the transaction.
+    simple = not is_item and plan.output is None and all(plan.steps[s].is_plain for s in step.successors)
+    with nullcontext() if simple else engine.transaction():
+        finished = queue.finish(
+            step_run_id, execution_id=execution_id, token=token, ending=ending, expired=expired, now=now
+        )
+        if finished is not None:
+            follow(execution_id, plan, finished, now=now)
+    return finished
+
+
+def settle(
+    step_run_id: UUID,
+    *,
+    execution_id: UUID,
+    plan: Plan,
+    leaving: Sequence[StepState],
+    ending: Ending,
+    now: datetime | None = None,
+) -> Finished | None:
+    """End a step run that nobody runs, and advance its execution in the same transaction."""
+    with engine.transaction():
+        finished = queue.settle(step_run_id, execution_id=execution_id, leaving=leaving, ending=ending, now=now)
+        if finished is not None:
+            follow(execution_id, plan, finished, now=now)
+    return finished
+
+
+def follow(
+    execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None = None, using: str | None = None
+) -> None:
+    """Everything that a finishing statement leaves to decide. The execution's row is held by now."""
+    hints = [*finished.ready, *([finished.next_item] if finished.next_item else [])]
+    dispatch.publish_on_commit(hints, using=using)
+    if finished.ripe:
+        decide_ripe(execution_id, plan, now=now, using=using)
+    if finished.parent_id is not None and finished.parent_items_open == 0:
+        _fan_in(execution_id, finished.parent_id, plan, now=now)
+    if finished.execution_state is not None:
+        if finished.execution_state == "succeeded" and plan.output is not None:
+            _keep_output(execution_id, plan.output, now=now, using=using)
+        signals.announce_finished(execution_id, finished.execution_state, using=using)
+
+
+def decide_ripe(execution_id: UUID, plan: Plan, *, now: datetime | None = None, using: str | None = None) -> None:
+    """Decide about every step run whose needs are met, until nothing more follows."""
+    held = queue.hold(execution_id, using=using)
+    if held is None:
+        return
+    while rows := queue.ripe(execution_id, using=using):
+        for row in rows:
+            step = plan.steps[row.name]
+            try:
+                hints = _decide(row.id, held, step, plan, now=now, using=using)
+            except (ExpressionError, ValueError) as error:
+                _fail_ripe(row.id, execution_id, plan, step, error, now=now, using=using)
+            else:
+                dispatch.publish_on_commit(hints, using=using)
+
+
+def _decide(
+    step_run_id: UUID, held: Any, step: StepPlan, plan: Plan, *, now: datetime | None, using: str | None
+) -> list[Hint]:
+    scope = scope_of(held, _references(step), with_all_steps=step.when is not None, using=using)
+    if step.when is not None and not step.when.matches(scope):
+        mismatch = step.when.explain(scope)
+        ending = ending_of(plan, step, state=StepState.SKIPPED, reason=f"when: {mismatch}")
+        _settle_ripe(step_run_id, held.id, plan, ending, now=now, using=using)
+        return []
+    if step.for_each is not None:
+        return _fan_out(step_run_id, held.id, step, plan, step.for_each.render(scope), now=now, using=using)
+    if step.kind == "wait":
+        delay = seconds(step.argument.render(scope))
+        queue.decide(step_run_id, waiting_for=WaitingFor.TIMER.value, delay=delay, now=now, using=using)
+        return []
+    if step.kind == "approval":
+        expires = seconds(step.argument.render(scope).get("expires", "365d"))
+        queue.decide(step_run_id, waiting_for=WaitingFor.APPROVAL.value, delay=expires, now=now, using=using)
+        return []
+    hint = queue.decide(step_run_id, waiting_for=None, now=now, using=using)
+    return [] if hint is None else [hint]
+
+
+def _references(step: StepPlan) -> Iterable[Reference]:
+    templates = [template for template in (step.for_each, step.argument) if template is not None]
+    return (reference for template in templates for reference in template.references)
+
+
+def scope_of(
+    held: Any, references: Iterable[Reference], *, with_all_steps: bool = False, using: str | None = None
+) -> dict[str, Any]:
+    """What expressions see: `{input, steps, execution}`; of the steps only what is referred to is loaded."""
+    found = [reference.step for reference in references if reference.root == "steps"]
+    names = None if with_all_steps or None in found else [name for name in found if name is not None]
+    steps = {} if names == [] else queue.step_results(held.id, names=names, using=using)
+    return {"input": engine.load_json(held.input), "steps": steps, "execution": execution_facts(held)}
+
+
+def execution_facts(held: Any) -> dict[str, Any]:
+    """The `execution` root of expressions, from an execution's row or a claim."""
+    return {
+        "id": str(held.id),
+        "workflow": held.workflow_name,
+        "source": {"kind": held.source_kind, "id": held.source_id},
+        "scheduled_for": held.scheduled_for.isoformat() if held.scheduled_for else None,
+    }
+
+
+def _settle_ripe(
+    step_run_id: UUID, execution_id: UUID, plan: Plan, ending: Ending, *, now: datetime | None, using: str | None
+) -> None:
+    finished = queue.settle(
+        step_run_id, execution_id=execution_id, leaving=[StepState.WAITING], ending=ending, now=now, using=using
+    )
+    if finished is not None:
+        follow(execution_id, plan, finished, now=now, using=using)
+
+
+def _fail_ripe(
+    step_run_id: UUID,
+    execution_id: UUID,
+    plan: Plan,
+    step: StepPlan,
+    error: Exception,
+    *,
+    now: datetime | None,
+    using: str | None,
+) -> None:
+    ending = ending_of(
+        plan,
+        step,
+        state=StepState.FAILED,
+        attempt_state=AttemptState.FAILED,
+        reason=f"could not be prepared: {error}",
+        letter="" if step.continue_on_error else "unprepared",
+        error_type=type(error).__name__,
+        error=str(error),
+        traceback="".join(tracebacks.format_exception(error)),
+        fingerprint=fingerprint(type(error).__name__, str(error), step.name),
+    )
+    _settle_ripe(step_run_id, execution_id, plan, ending, now=now, using=using)
+
+
+def _fan_out(
+    step_run_id: UUID,
+    execution_id: UUID,
+    step: StepPlan,
+    plan: Plan,
+    items: Any,
+    *,
+    now: datetime | None,
+    using: str | None,
+) -> list[Hint]:
+    if not isinstance(items, list):
+        raise ValueError(f"for_each needs a list, got {type(items).__name__}")
+    if len(items) > settings.WORKFLOW_MAX_FAN_OUT:
+        raise ValueError(f"for_each has {len(items)} items; at most {settings.WORKFLOW_MAX_FAN_OUT} are allowed")
+    if not items:
+        output = {"count": 0, "succeeded": 0, "failed": 0, "results": []}
+        ending = ending_of(plan, step, state=StepState.SUCCEEDED, output=output, has_output=True)
+        _settle_ripe(step_run_id, execution_id, plan, ending, now=now, using=using)
+        return []
+    queue.decide(step_run_id, waiting_for=WaitingFor.CHILD.value, items=len(items), now=now, using=using)
+    return queue.fan_out(
+        step_run_id,
+        items=items,
+        parallel=step.max_parallel,
+        bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL,
+        now=now,
+        using=using,
+    )
+
+
+def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | None) -> None:
+    """The last item has ended: so does the step, with its items' results as far as they fit the payload cap."""
+    results = queue.item_results(parent_id)
+    failed = sum(1 for state, _ in results if state != StepState.SUCCEEDED)
+    output: dict[str, Any] = {"count": len(results), "succeeded": len(results) - failed, "failed": failed}
+    if sum(len(data or "null") for _, data in results) <= settings.WORKFLOW_MAX_PAYLOAD_BYTES:
+        output["results"] = [engine.load_json(data) for _, data in results]
+    else:
+        output |= {"results": None, "truncated": True}
+    step = plan.steps[queue.step_name(parent_id)]
+    broken = failed > 0 and not step.continue_on_error
+    ending = ending_of(
+        plan,
+        step,
+        state=StepState.FAILED if broken else StepState.SUCCEEDED,
+        reason=f"{failed} of {len(results)} items failed" if failed else "",
+        output=output,
+        has_output=True,
+    )
+    _settle_ripe(parent_id, execution_id, plan, ending, now=now, using=None)
+
+
+def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, using: str | None) -> None:
+    held = queue.hold(execution_id, using=using)
+    try:
+        value = output.render(
+            scope_of(held, output.references, using=using), max_bytes=settings.WORKFLOW_MAX_PAYLOAD_BYTES
+        )
+    except ExpressionError as error:
+        reason = f"output: {error}"
+        queue.fail_output(execution_id, reason=reason, fingerprint=fingerprint("ExpressionError", reason, ""), now=now)
+    else:
+        queue.keep_execution_output(execution_id, value)

@@ -1,0 +1,124 @@
+"""The published JSON Schema (2020-12) of a workflow definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
+
+STEP_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+STEP_KINDS = ("task", "http", "wait", "approval", "workflow", "emit")
+
+DURATION: dict[str, Any] = {
+    "description": "Seconds, or a number with s, m, h or d.",
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 31_536_000},
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?[smhd]$", "maxLength": 20},
+        {"type": "string", "pattern": r"^\$\{\{[\s\S]*\}\}$", "maxLength": 4_000},
+    ],
+}
+
+_STEP: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "oneOf": [{"required": [kind]} for kind in STEP_KINDS],
+    "properties": {
+        "description": {"type": "string", "maxLength": 2_000},
+        "task": {"type": "string", "minLength": 1, "maxLength": 300, "description": "Name of a Celery task."},
+        "with": {"type": "object", "description": "Keyword arguments of the task."},
+        "http": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["url"],
+            "properties": {
+                "method": {"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]},
+                "url": {"type": "string", "minLength": 1, "maxLength": 4_000},
+                "headers": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 8_000}},
+                "query": {"type": "object"},
+                "json": {},
+                "body": {"type": "string"},
+                "expect": {
+                    "type": "array",
+                    "items": {"type": "string", "pattern": "^[1-5](xx|[0-9]{2})$"},
+                    "minItems": 1,
+                    "description": "Status codes that count as success; 2xx when left out.",
+                },
+            },
+        },
+        "wait": {"$ref": "#/$defs/duration"},
+        "approval": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "expires": {"$ref": "#/$defs/duration"},
+                "message": {"type": "string", "maxLength": 2_000},
+            },
+        },
+        "workflow": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 200}, "input": {}},
+        },
+        "emit": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["type"],
+            "properties": {
+                "type": {"type": "string", "minLength": 1, "maxLength": 200},
+                "subject": {"type": "string", "maxLength": 500},
+                "data": {},
+            },
+        },
+        "needs": {
+            "type": "array",
+            "items": {"type": "string", "pattern": STEP_NAME},
+            "uniqueItems": True,
+            "maxItems": 1_000,
+        },
+        "when": {"type": "object", "description": "An event pattern over {input, steps, execution}."},
+        "for_each": {"description": "A list, or an expression that gives one; `item` is each of its values."},
+        "max_parallel": {"type": "integer", "minimum": 1, "maximum": 100_000},
+        "retry": {"$ref": "#/$defs/retry"},
+        "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 604_800},
+        "on_error": {"enum": ["fail", "continue"]},
+        "queue": {"type": "string", "minLength": 1, "maxLength": 100},
+        "priority": {"$ref": "#/$defs/priority"},
+    },
+}
+
+DEFINITION_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Workflow definition",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["steps"],
+    "properties": {
+        "description": {"type": "string", "maxLength": 5_000},
+        "input": {"type": "object", "description": "A JSON Schema (2020-12) that every input must satisfy."},
+        "steps": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1_000,
+            "propertyNames": {"pattern": STEP_NAME},
+            "additionalProperties": {"$ref": "#/$defs/step"},
+        },
+        "output": {"description": "What the execution returns; expressions are evaluated at its end."},
+        "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 31_536_000},
+        "retry": {"$ref": "#/$defs/retry"},
+        "queue": {"type": "string", "minLength": 1, "maxLength": 100},
+        "priority": {"$ref": "#/$defs/priority"},
+    },
+    "$defs": {
+        "step": _STEP,
+        "duration": DURATION,
+        "retry": POLICY_SCHEMA,
+        "failures": FAILURES_SCHEMA,
+        "priority": {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 9},
+                {"enum": ["critical", "high", "normal", "low"]},
+            ]
+        },
+    },
+}

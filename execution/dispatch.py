@@ -1,0 +1,219 @@
+"""The hand-off to Celery: hints to Redis in batches after the commit, and the sweep that sends what was not claimed.
+
+A hint says "this step run may be ready" and carries ids only. It is the same protocol-2 message that
+``apply_async`` makes (a contract test compares them field by field), encoded once and pushed in one round trip:
+``apply_async`` one by one costs 0.5 to 1.5 ms a message and would be the bottleneck everywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import celery
+from django.conf import settings
+from django.db import transaction
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+
+from execution import engine, queue
+from execution.priority import LEVELS
+from execution.queue import Hint
+from scheduling_project.common.logs import get_logger
+
+log = get_logger(__name__)
+
+DOOR = "execution.run_step"
+HARD_LIMIT_GRACE = 10.0  # seconds between a step's soft time limit and the end of its process
+EPOCH_KEY = "workflow:broker-epoch"
+BrokerAway = (BrokerError, RedisError, OSError)
+
+_ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
+_PAUSE_AFTER_FAILURE = 1.0  # seconds in which a process does not try again a broker that has just failed
+_away_until = 0.0
+
+
+def publish_on_commit(hints: Sequence[Hint], *, using: str | None = None) -> None:
+    """Publish once the transaction open on `using` has committed; at once when there is none."""
+    if hints:
+        transaction.on_commit(lambda: publish(hints), using=using or engine.alias(), robust=True)
+
+
+def publish(hints: Sequence[Hint]) -> int:
+    """Send a hint for each, in one round trip. Returns how many were sent.
+
+    Never raises for an absent broker: what could not be sent is unmarked, and the sweep sends it when the
+    broker is back.
+    """
+    global _away_until
+    if not hints:
+        return 0
+    if time.monotonic() >= _away_until:
+        try:
+            with celery.current_app.producer_pool.acquire(block=True, timeout=3) as producer:
+                _push(producer.channel, hints)
+            return len(hints)
+        except BrokerAway as error:
+            _away_until = time.monotonic() + _PAUSE_AFTER_FAILURE
+            log.warning("dispatch.broker_away", error=str(error), hints=len(hints))
+    queue.unmark([hint.id for hint in hints])
+    return 0
+
+
+def message(hint: Hint, *, delivery_tag: str) -> dict[str, Any]:
+    """The broker message for one hint, as kombu's Redis transport stores it."""
+    task_id = f"{hint.id}-{hint.attempt + 1}"
+    arguments = [str(hint.id), hint.priority]
+    hard, soft = (None, None) if hint.timeout is None else (hint.timeout + HARD_LIMIT_GRACE, hint.timeout)
+    body = json.dumps([arguments, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    return {
+        "body": base64.b64encode(body.encode()).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": DOOR,
+            "id": task_id,
+            "shadow": hint.label,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": hint.attempt,
+            "timelimit": [hard, soft],
+            "root_id": task_id,
+            "parent_id": None,
+            "argsrepr": repr(tuple(arguments)),
+            "kwargsrepr": "{}",
+            "origin": _ORIGIN,
+            "ignore_result": True,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+        },
+        "properties": {
+            "correlation_id": task_id,
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": hint.queue},
+            "priority": hint.priority,
+            "body_encoding": "base64",
+            "delivery_tag": delivery_tag,
+        },
+    }
+
+
+def _push(channel: Any, hints: Sequence[Hint]) -> None:
+    by_key: defaultdict[str, list[str]] = defaultdict(list)
+    for hint in hints:
+        by_key[channel._q_for_pri(hint.queue, hint.priority)].append(
+            json.dumps(message(hint, delivery_tag=str(uuid4())))
+        )
+    # The client that serves the consumer's blocking pop is another one: this is the plain command client.
+    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
+        for key, messages in by_key.items():
+            pipeline.lpush(key, *messages)
+        pipeline.execute()
+
+
+def depth(queues: Iterable[str]) -> int:
+    """How many messages wait in the broker for these queues.
+
+    Raises:
+        BrokerAway: the broker does not answer.
+    """
+    with (
+        celery.current_app.producer_pool.acquire(block=True, timeout=3) as producer,
+        producer.channel.conn_or_acquire() as client,
+        client.pipeline(transaction=False) as pipeline,
+    ):
+        for name in queues:
+            for priority in LEVELS:
+                pipeline.llen(producer.channel._q_for_pri(name, priority))
+        return sum(pipeline.execute())
+
+
+# ── The sweep ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one sweep did. `backlog`: the windows are full, or were until now; sweep again soon."""
+
+    due: int = 0
+    stale: int = 0
+    reset: int = 0
+    broker_away: bool = False
+
+    @property
+    def backlog(self) -> bool:
+        return self.due > 0
+
+
+# One script, so that two sweeps cannot read the same counter. A missing key means that the broker forgot
+# everything (FLUSHALL, restarted empty); a counter below the one that Postgres remembers, that it came back with
+# an older snapshot.
+_EPOCH_SCRIPT = """
+if redis.call('HSETNX', KEYS[1], 'id', ARGV[1]) == 1 then redis.call('HSET', KEYS[1], 'counter', 0) end
+return {redis.call('HGET', KEYS[1], 'id'), redis.call('HINCRBY', KEYS[1], 'counter', 1)}
+"""
+
+
+def sweep(*, now: datetime | None = None, queues: Iterable[str] | None = None) -> Sweep:
+    """Send what is due and was never sent, or sent long ago and never claimed. Safe to run anywhere, at any time."""
+    lanes = list(settings.WORKFLOW_QUEUES if queues is None else queues)
+    try:
+        reset = check_epoch()
+    except BrokerAway as error:
+        log.warning("sweep.broker_away", error=str(error))
+        return Sweep(broker_away=True)
+    due = queue.mark_due(queues=lanes, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, now=now)
+    publish(due)
+    stale = queue.mark_stale(
+        queues=lanes,
+        patience=settings.WORKFLOW_REDISPATCH_SECONDS,
+        limit=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL,
+        now=now,
+    )
+    publish(stale)
+    if stale:
+        log.info("sweep.sent_again", hints=len(stale))
+    return Sweep(due=len(due), stale=len(stale), reset=reset)
+
+
+def check_epoch() -> int:
+    """Compare the broker's life with the one that Postgres remembers; forget all hand-overs when it is another.
+
+    Returns the number of hand-overs that were forgotten.
+
+    Raises:
+        BrokerAway: the broker does not answer.
+    """
+    # Read before the counter is raised: every remembered value comes from an earlier call of the script.
+    remembered = queue.broker_epoch()
+    with (
+        celery.current_app.producer_pool.acquire(block=True, timeout=3) as producer,
+        producer.channel.conn_or_acquire() as client,
+    ):
+        raw_id, counter = client.eval(_EPOCH_SCRIPT, 1, EPOCH_KEY, str(uuid4()))
+    epoch = UUID(raw_id.decode() if isinstance(raw_id, bytes) else raw_id)
+    if remembered is None:
+        queue.remember_epoch(epoch, counter)
+        return 0
+    if remembered.epoch == epoch and counter > remembered.counter:
+        queue.remember_epoch(epoch, counter)
+        return 0
+    if not queue.change_epoch(expected=remembered, epoch=epoch, counter=counter):
+        return 0  # another sweep noticed first
+    forgotten = queue.unmark_all()
+    log.warning("sweep.broker_lost_messages", forgotten=forgotten, epoch=str(epoch))
+    return forgotten

@@ -1,0 +1,89 @@
+"""The protocol's way to Postgres: its own connection, server-side bound and prepared statements, one clock.
+
+Step code runs on Django's ``default`` connection. The engine's statements run on ``engine``: the same server
+with short statement and lock timeouts, so that neither can hold up or break the other's transaction. What a
+request does inside its own transaction (starting an execution, say) is told which alias to use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connections
+from django.db import transaction as django_transaction
+from psycopg import Cursor
+from psycopg.rows import namedtuple_row
+
+Params = Mapping[str, Any]
+
+#: What is raised when Postgres is away or a statement ran into the engine's timeouts.
+DatabaseAway = (OperationalError, InterfaceError)
+
+
+def alias() -> str:
+    """The database alias of the engine's statements."""
+    name: str = settings.WORKFLOW_ENGINE_DATABASE
+    return name
+
+
+def fetch_all(sql: str, params: Params, *, using: str | None = None) -> list[Any]:
+    """Run one statement and return its rows as named tuples (none for a statement without rows).
+
+    Statements are prepared by the driver, so the text must be a constant; values are bound on the server.
+    ``jsonb`` columns come back as text (`load_json`).
+
+    Raises:
+        django.db.DatabaseError: and its subclasses, as the ORM would.
+    """
+    connection = connections[using or alias()]
+    connection.ensure_connection()
+    with connection.wrap_database_errors, Cursor(connection.connection, row_factory=namedtuple_row) as cursor:
+        cursor.execute(sql, params, prepare=True)
+        return cursor.fetchall() if cursor.description is not None else []
+
+
+def fetch_one(sql: str, params: Params, *, using: str | None = None) -> Any | None:
+    """The first row of a statement, or None."""
+    rows = fetch_all(sql, params, using=using)
+    return rows[0] if rows else None
+
+
+@contextmanager
+def transaction(*, using: str | None = None) -> Iterator[str]:
+    """A transaction (or savepoint) on the engine's connection; yields the alias."""
+    name = using or alias()
+    with django_transaction.atomic(using=name):
+        yield name
+
+
+def on_commit(action: Callable[[], object], *, using: str | None = None) -> None:
+    """Run `action` once what was written on the connection is committed; at once when nothing is open."""
+    django_transaction.on_commit(lambda: action() and None, using=using or alias())
+
+
+def now(*, using: str | None = None) -> datetime:
+    """Postgres's wall clock, aware, in UTC: the one clock of the protocol."""
+    row: NamedTuple | None = fetch_one("SELECT clock_timestamp() AS instant", {}, using=using)
+    assert row is not None
+    instant: datetime = row[0]
+    return instant.astimezone(UTC)
+
+
+def close() -> None:
+    """Drop this thread's engine connection; the next statement opens a new one."""
+    connections[alias()].close()
+
+
+def dump_json(value: Any) -> str:
+    """JSON text for a ``jsonb`` parameter; compact, UTF-8, no NaN."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def load_json(text: str | None) -> Any:
+    """The value of a ``jsonb`` column, None for NULL."""
+    return None if text is None else json.loads(text)

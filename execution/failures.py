@@ -1,0 +1,81 @@
+"""What went wrong, as a value: any exception a step raises, read once and classified by `execution.retry`. Pure."""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+
+import httpx
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+from execution.retry import Failure
+from execution.step_tasks import path_of
+from execution.steps.context import GiveUp, Snooze
+from execution.steps.http import HttpError
+from execution.steps.task import RetryAsked
+
+MAX_TEXT = 20_000  # characters of a message or traceback that are kept
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The names a policy can know the error by, and what its raiser asked for."""
+    if isinstance(error, Snooze):
+        return Failure(("snooze",), message_of(error), retry_after=error.seconds, asked="snooze")
+    if isinstance(error, RetryAsked):
+        cause = error.cause if error.cause is not None else error
+        return Failure(
+            class_names(cause),
+            message_of(error),
+            retry_after=error.delay,
+            asked="retry",
+            max_attempts=error.max_attempts,
+        )
+    if isinstance(error, Reject):
+        requeue = bool(getattr(error, "requeue", False))
+        return Failure(
+            class_names(error),
+            message_of(error),
+            retry_after=0.0 if requeue else None,
+            asked="snooze" if requeue else "fail",
+        )
+    if isinstance(error, Ignore):
+        return Failure(class_names(error), message_of(error), asked="ignore")
+    if isinstance(error, GiveUp):
+        return Failure(class_names(error), message_of(error), asked="fail")
+    if isinstance(error, HttpError):
+        names = (str(error.status), f"{error.status // 100}xx", *class_names(error))
+        return Failure(names, message_of(error), retry_after=error.retry_after)
+    names = class_names(error)
+    if isinstance(error, SoftTimeLimitExceeded | TimeoutError | httpx.TimeoutException):
+        names = ("timeout", *names)
+    if isinstance(error, ConnectionError | httpx.TransportError):
+        names = ("connection", *names)
+    return Failure(names, message_of(error))
+
+
+def class_names(error: BaseException) -> tuple[str, ...]:
+    """The class paths of an error, its own first, as `retry_on` may list them."""
+    return tuple(path_of(cls) for cls in type(error).__mro__ if issubclass(cls, BaseException))
+
+
+def message_of(error: BaseException) -> str:
+    """The error's text; other people's ``__str__`` may itself fail, and NUL cannot be stored."""
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001 - a handler's error class is other people's code
+        text = f"<its __str__ raised {type(broken).__name__}>"
+    return storable(text)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback as text, its end kept when it is too long."""
+    try:
+        lines = tracebacks.format_exception(error, limit=-50)
+    except Exception as broken:  # noqa: BLE001 - formatting calls the error's own methods
+        lines = [f"<its traceback could not be formatted: {type(broken).__name__}>"]
+    return storable("".join(lines))
+
+
+def storable(text: str) -> str:
+    """Text that Postgres can hold: no NUL, no lone surrogates, bounded."""
+    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+    return clean if len(clean) <= MAX_TEXT else "…" + clean[-MAX_TEXT:]

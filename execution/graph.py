@@ -1,0 +1,127 @@
+"""A workflow definition as the engine walks it: steps in order, who follows whom, compiled expressions. Pure."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from execution import patterns, priority
+from execution.expressions import Template, compile_template
+
+UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+#: Kinds that a worker performs; the others end by themselves (timer, decision, child).
+WORKER_KINDS = frozenset({"task", "http"})
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step of a definition, compiled. `argument` is the part that names its kind (`with` for a task)."""
+
+    name: str
+    kind: str
+    target: str
+    argument: Template
+    needs: tuple[str, ...]
+    successors: tuple[str, ...]
+    when: patterns.CompiledPattern | None
+    for_each: Template | None
+    max_parallel: int | None
+    retry: Mapping[str, Any] | None
+    timeout: float | None
+    continue_on_error: bool
+    queue: str
+    priority: int | None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it can be queued the moment its needs are met, with nothing to decide."""
+        return self.kind in WORKER_KINDS and self.when is None and self.for_each is None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A compiled definition. `steps` is in topological order."""
+
+    steps: Mapping[str, StepPlan]
+    output: Template | None
+    input_schema: Mapping[str, Any] | None
+    retry: Mapping[str, Any] | None
+    timeout: float | None
+    queue: str
+    priority: int | None
+    _descendants: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    def descendants(self, name: str) -> tuple[str, ...]:
+        """Every step that needs `name`, directly or not."""
+        if name not in self._descendants:
+            found: set[str] = set()
+            pending = list(self.steps[name].successors)
+            while pending:
+                step = pending.pop()
+                if step not in found:
+                    found.add(step)
+                    pending.extend(self.steps[step].successors)
+            self._descendants[name] = tuple(sorted(found))
+        return self._descendants[name]
+
+
+def compile_plan(definition: Mapping[str, Any]) -> Plan:
+    """The plan of a definition that `execution.definitions.check` has accepted.
+
+    Raises:
+        graphlib.CycleError, ExpressionError, PatternError, KeyError: for one that it has not.
+    """
+    raw = definition["steps"]
+    sorter = graphlib.TopologicalSorter({name: step.get("needs", ()) for name, step in raw.items()})
+    order = list(sorter.static_order())
+    successors: dict[str, list[str]] = {name: [] for name in raw}
+    for name, step in raw.items():
+        for need in step.get("needs", ()):
+            successors[need].append(name)
+    return Plan(
+        steps={name: _compile_step(name, raw[name], tuple(successors[name])) for name in order},
+        output=compile_template(definition["output"], path="$.output") if "output" in definition else None,
+        input_schema=definition.get("input"),
+        retry=definition.get("retry"),
+        timeout=definition.get("timeout"),
+        queue=definition.get("queue", ""),
+        priority=None if "priority" not in definition else priority.parse(definition["priority"]),
+    )
+
+
+def _compile_step(name: str, raw: Mapping[str, Any], successors: tuple[str, ...]) -> StepPlan:
+    path = f"$.steps.{name}"
+    kind = next(kind for kind in ("task", "http", "wait", "approval", "workflow", "emit") if kind in raw)
+    argument_key = "with" if kind == "task" else kind
+    return StepPlan(
+        name=name,
+        kind=kind,
+        target=raw["task"] if kind == "task" else "",
+        argument=compile_template(raw.get(argument_key, {}), path=f"{path}.{argument_key}"),
+        needs=tuple(raw.get("needs", ())),
+        successors=successors,
+        when=patterns.compile(raw["when"]) if "when" in raw else None,
+        for_each=compile_template(raw["for_each"], path=f"{path}.for_each") if "for_each" in raw else None,
+        max_parallel=raw.get("max_parallel"),
+        retry=raw.get("retry"),
+        timeout=raw.get("timeout"),
+        continue_on_error=raw.get("on_error") == "continue",
+        queue=raw.get("queue", ""),
+        priority=None if "priority" not in raw else priority.parse(raw["priority"]),
+    )
+
+
+def seconds(duration: object) -> float:
+    """A duration in seconds from a number or a text such as ``90``, ``"1.5h"`` or ``"2d"``.
+
+    Raises:
+        ValueError: naming the value and the rule.
+    """
+    if isinstance(duration, int | float) and not isinstance(duration, bool) and duration >= 0:
+        return float(duration)
+    if isinstance(duration, str) and duration[-1:] in UNITS and duration[:-1].replace(".", "", 1).isdecimal():
+        return float(duration[:-1]) * UNITS[duration[-1]]
+    raise ValueError(f"{duration!r} is not a duration: seconds, or a number with s, m, h or d")

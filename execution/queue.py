@@ -1,0 +1,1021 @@
+"""Every statement that moves a step run from one state to another. Nothing else writes those columns.
+
+One conditional UPDATE per transition: it names the state (or the lease token) that it leaves, and zero rows mean
+that somebody else was first, which is never an error. Order of locking everywhere: execution, then step runs by
+id. All statements run on the engine's connection; `now` is Postgres's clock unless a caller injects one.
+
+The statements use data-modifying CTEs, so a transition and all that follows from it (attempt, output,
+successors, dead letter, the execution's end, news) are one statement and one round trip. Counters are decremented
+(`needs_open - 1`) and never counted: a waiting UPDATE re-reads the row it waited for, a subquery would not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from execution import engine
+from execution.states import AttemptState, StepState
+from scheduling_project.common.ids import uuid7
+
+CLOCK = "clock AS MATERIALIZED (SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now)"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A step run that this worker holds until `lease_until`; `token` fences every write."""
+
+    id: UUID
+    token: UUID
+    execution_id: UUID
+    version_id: UUID
+    workflow_name: str
+    name: str
+    label: str
+    parent_id: UUID | None
+    item_index: int | None
+    item: Any
+    attempt: int
+    failures: int
+    timeout: float | None
+    queue: str
+    priority: int
+    input: Any
+    source_retry: Any
+    workflow_retry: Any
+    source_kind: str
+    source_id: str
+    scheduled_for: datetime | None
+    claimed_at: datetime
+    lease_until: datetime
+
+    @property
+    def idempotency_key(self) -> str:
+        key = f"{self.execution_id}:{self.name}"
+        return key if self.item_index is None else f"{key}:{self.item_index}"
+
+
+# Race: two hints for one step run (re-sent, doubled, or after a rescue). The UPDATE names the states it leaves,
+# so the second waits for the first's row lock, re-reads "running" and changes nothing. The first claim of an
+# execution also opens it; it locks the execution before the step run, as cancel does. A hint whose priority is no
+# longer the row's is stale: a newer one has been published.
+CLAIM = f"""
+WITH {CLOCK},
+target AS MATERIALIZED (
+    SELECT s.execution_id FROM execution_steprun s WHERE s.id = %(id)s
+), opening AS MATERIALIZED (
+    SELECT e.id FROM execution_execution e
+    WHERE e.id = (SELECT execution_id FROM target) AND e.state IN ('scheduled', 'queued')
+    FOR NO KEY UPDATE
+), claimed AS (
+    UPDATE execution_steprun s
+    SET state = 'running', state_reason = '', attempt = s.attempt + 1, lease_token = %(token)s,
+        lease_until = clock.now + make_interval(secs => %(lease)s), dispatched_at = NULL, dispatches = 0,
+        timeout_at = NULL, worker = %(worker)s, started_at = coalesce(s.started_at, clock.now)
+    FROM clock, execution_execution e
+    WHERE s.id = %(id)s AND (SELECT count(*) FROM opening) >= 0
+      AND s.state IN ('queued', 'retryable') AND s.available_at <= clock.now
+      AND (%(priority)s::int IS NULL OR s.priority = %(priority)s)
+      AND e.id = s.execution_id AND e.state IN ('scheduled', 'queued', 'running')
+      AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
+    RETURNING s.*, clock.now AS claimed_at
+), attempted AS (
+    INSERT INTO execution_attempt (id, step_run_id, number, worker, state, error_type, error, traceback, started_at)
+    SELECT c.lease_token, c.id, c.attempt, c.worker, 'running', '', '', '', c.claimed_at FROM claimed c
+), opened AS (
+    UPDATE execution_execution e SET state = 'running', started_at = coalesce(e.started_at, c.claimed_at)
+    FROM claimed c, opening o WHERE e.id = o.id AND c.execution_id = e.id
+)
+SELECT c.id, c.lease_token AS token, c.execution_id, e.version_id, w.name AS workflow_name, c.name, c.label,
+       c.parent_id, c.item_index, c.item, c.attempt, c.failures, c.timeout, c.queue, c.priority, e.input,
+       e.retry_policy AS source_retry, w.retry_policy AS workflow_retry, e.source_kind, e.source_id,
+       e.scheduled_for, c.claimed_at, c.lease_until
+FROM claimed c
+JOIN execution_execution e ON e.id = c.execution_id
+JOIN execution_workflow w ON w.id = e.workflow_id
+"""
+
+
+def claim(
+    step_run_id: UUID, *, worker: str, lease: float, priority: int | None = None, now: datetime | None = None
+) -> Claim | None:
+    """Take a due step run for `lease` seconds; None when it is not (or no longer) to be had."""
+    row = engine.fetch_one(
+        CLAIM,
+        {"id": step_run_id, "token": uuid7(), "worker": worker, "lease": lease, "priority": priority, "now": now},
+    )
+    if row is None:
+        return None
+    values = row._asdict()
+    for name in ("item", "input", "source_retry", "workflow_retry"):
+        values[name] = engine.load_json(values[name])
+    return Claim(**values)
+
+
+# Race: a rescuer takes the row back while its worker still lives. Only the holder of the token may renew, and the
+# rescuer clears the token, so a worker that was away too long learns here that it no longer holds the step.
+HEARTBEAT = f"""
+WITH {CLOCK}
+UPDATE execution_steprun s SET lease_until = clock.now + make_interval(secs => %(lease)s)
+FROM clock WHERE s.id = %(id)s AND s.lease_token = %(token)s
+RETURNING s.lease_until
+"""
+
+
+def heartbeat(step_run_id: UUID, token: UUID, *, lease: float, now: datetime | None = None) -> bool:
+    """Renew a lease; False when it is lost (rescued, cancelled, skipped or finished by hand)."""
+    return bool(engine.fetch_all(HEARTBEAT, {"id": step_run_id, "token": token, "lease": lease, "now": now}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a step run ends, and what follows from it in the graph.
+
+    `plain` successors are queued at once when their last need is met; the other `successors` only have their
+    counter lowered and are then decided by `execution.advance` in the same transaction. `doomed` steps can never
+    run any more. `letter` says why there is a dead letter, empty for none.
+    """
+
+    state: StepState
+    attempt_state: AttemptState
+    reason: str = ""
+    output: Any = None
+    has_output: bool = False
+    successors: Sequence[str] = ()
+    plain: Sequence[str] = ()
+    doomed: Sequence[str] = ()
+    failed: bool = False
+    charged: bool = False
+    worker_died: bool = False
+    letter: str = ""
+    error_type: str = ""
+    error: str = ""
+    traceback: str = ""
+    fingerprint: str = ""
+    decision: dict[str, Any] | None = None
+    step_input: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a message needs to know of a queued step run."""
+
+    id: UUID
+    label: str
+    queue: str
+    priority: int
+    timeout: float | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a finishing statement did. `ripe`: successors whose needs are met and that wait for a decision."""
+
+    ready: list[Hint]
+    ripe: list[str]
+    parent_id: UUID | None
+    parent_items_open: int | None
+    next_item: Hint | None
+    execution_state: str | None
+
+
+# Race: the same step finished twice (zombie and rescuer's successor, finish and cancel): the guard names the token
+# (or the waiting state), and the execution's row is locked before, so whoever comes second re-reads a changed row.
+# Race: two siblings that finish at once: both lower the successor's counter, one after the other, and the one that
+# sees it reach zero queues it. The execution's end works by the same counter.
+# The dead letter is part of the statement: no crash can come between a failure and its letter. A letter that is
+# being redriven is reopened by the next failure and resolved by success.
+FINISH = f"""
+WITH {CLOCK},
+held AS MATERIALIZED (
+    SELECT e.id, e.workflow_id FROM execution_execution e WHERE e.id = %(execution_id)s FOR NO KEY UPDATE
+), fenced AS (
+    UPDATE execution_steprun s
+    SET state = %(state)s, state_reason = %(reason)s, waiting_for = NULL, lease_token = NULL, lease_until = NULL,
+        last_token = coalesce(s.lease_token, s.last_token), finished_at = clock.now, dispatched_at = NULL,
+        failures = s.failures + %(charged)s::int, worker_deaths = s.worker_deaths + %(worker_died)s::int
+    FROM clock, held
+    WHERE s.id = %(id)s AND s.execution_id = held.id AND {{guard}}
+    RETURNING s.id, s.execution_id, s.parent_id, s.name, s.attempt, s.worker, s.last_token, held.workflow_id
+), closed AS (
+    UPDATE execution_attempt a
+    SET state = %(attempt_state)s, finished_at = clock.now, error_type = %(error_type)s, error = %(error)s,
+        traceback = %(traceback)s, decision = %(decision)s::jsonb
+    FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
+), kept AS (
+    INSERT INTO execution_stepoutput (step_run_id, data)
+    SELECT id, %(output)s::jsonb FROM fenced WHERE %(has_output)s
+    ON CONFLICT (step_run_id) DO UPDATE SET data = excluded.data
+), freed AS (
+    UPDATE execution_steprun s
+    SET needs_open = s.needs_open - 1,
+        state = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN 'queued' ELSE s.state END,
+        waiting_for = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN NULL ELSE s.waiting_for END,
+        dispatched_at = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN clock.now END,
+        dispatches = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN 1 ELSE 0 END,
+        available_at = CASE WHEN s.needs_open = 1 THEN clock.now ELSE s.available_at END
+    FROM fenced, clock
+    WHERE fenced.parent_id IS NULL AND s.execution_id = fenced.execution_id AND s.parent_id IS NULL
+      AND s.name = ANY(%(successors)s::text[]) AND s.state = 'waiting' AND s.waiting_for = 'needs'
+    RETURNING s.id, s.name, s.state, s.needs_open, s.label, s.queue, s.priority, s.timeout, s.attempt
+), skipped AS (
+    UPDATE execution_steprun s
+    SET state = 'skipped', waiting_for = NULL, finished_at = clock.now, state_reason = 'needs ' || fenced.name
+    FROM fenced, clock
+    WHERE fenced.parent_id IS NULL AND s.execution_id = fenced.execution_id AND s.parent_id IS NULL
+      AND s.name = ANY(%(doomed)s::text[]) AND s.state = 'waiting'
+    RETURNING s.id
+), lettered AS (
+    INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
+        traceback, fingerprint, step_input, attempts, worker, state, note, redrives, decided_by, created_at)
+    SELECT %(letter_id)s::uuid, execution_id, id, workflow_id, name, %(letter)s, %(error_type)s, %(error)s,
+        %(traceback)s, %(fingerprint)s, %(step_input)s::jsonb, attempt, worker, 'open', '', 0, '', clock.now
+    FROM fenced, clock WHERE %(letter)s <> ''
+    ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
+    SET state = 'open', reason = excluded.reason, error_type = excluded.error_type, error = excluded.error,
+        traceback = excluded.traceback, fingerprint = excluded.fingerprint, step_input = excluded.step_input,
+        attempts = excluded.attempts, worker = excluded.worker
+    RETURNING id
+), resolved AS (
+    UPDATE execution_deadletter d SET state = 'resolved', decided_at = clock.now
+    FROM fenced, clock
+    WHERE %(letter)s = '' AND d.execution_id = fenced.execution_id AND d.step_run_id = fenced.id
+      AND d.state = 'redriving'
+), parent AS (
+    UPDATE execution_steprun p
+    SET items_open = p.items_open - 1, items_failed = p.items_failed + %(failed)s::int
+    FROM fenced WHERE p.id = fenced.parent_id
+    RETURNING p.id, p.items_open
+), item AS (
+    UPDATE execution_steprun s
+    SET state = 'queued', waiting_for = NULL, available_at = clock.now, dispatched_at = clock.now, dispatches = 1
+    FROM clock
+    WHERE s.id = (SELECT i.id FROM execution_steprun i JOIN fenced ON i.parent_id = fenced.parent_id
+                  WHERE i.state = 'waiting' AND i.waiting_for = 'pool' ORDER BY i.item_index LIMIT 1)
+      AND s.state = 'waiting'
+    RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
+), ended AS (
+    UPDATE execution_execution e
+    SET open_steps = e.open_steps - 1 - (SELECT count(*) FROM skipped)::int,
+        failed_steps = e.failed_steps + %(failed)s::int,
+        state = CASE WHEN e.open_steps - 1 - (SELECT count(*) FROM skipped) > 0 THEN e.state
+                     WHEN e.failed_steps + %(failed)s::int > 0 THEN 'failed' ELSE 'succeeded' END,
+        started_at = CASE WHEN e.started_at IS NULL AND e.open_steps - 1 - (SELECT count(*) FROM skipped) <= 0
+                          THEN clock.now ELSE e.started_at END,
+        finished_at = CASE WHEN e.open_steps - 1 - (SELECT count(*) FROM skipped) > 0 THEN NULL ELSE clock.now END
+    FROM fenced, clock WHERE e.id = fenced.execution_id AND fenced.parent_id IS NULL
+    RETURNING e.id, e.state, e.finished_at, e.news_topic, e.source_kind, e.source_id
+), told AS (
+    INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
+    SELECT news_topic, id, source_id, jsonb_build_object('state', state), finished_at
+    FROM ended WHERE finished_at IS NOT NULL AND news_topic <> ''
+), redriven AS (
+    UPDATE execution_deadletter d
+    SET state = CASE WHEN ended.state = 'succeeded' THEN 'resolved' ELSE 'open' END,
+        decided_at = CASE WHEN ended.state = 'succeeded' THEN ended.finished_at END
+    FROM ended WHERE ended.finished_at IS NOT NULL AND ended.source_kind = 'redrive'
+      AND d.redrive_execution_id = ended.id AND d.state = 'redriving'
+)
+SELECT (SELECT parent_id FROM fenced) AS parent_id,
+       (SELECT items_open FROM parent) AS parent_items_open,
+       (SELECT json_agg(json_build_array(id, label, queue, priority, timeout, attempt)) FROM freed
+        WHERE state = 'queued') AS ready,
+       (SELECT array_agg(name) FROM freed WHERE state = 'waiting' AND needs_open = 0) AS ripe,
+       (SELECT json_build_array(id, label, queue, priority, timeout, attempt) FROM item) AS next_item,
+       (SELECT CASE WHEN finished_at IS NULL THEN NULL ELSE state END FROM ended) AS execution_state
+WHERE EXISTS (SELECT 1 FROM fenced)
+"""
+
+FINISH_RUNNING = FINISH.format(
+    guard="s.lease_token = %(token)s::uuid AND (NOT %(expired)s OR s.lease_until < clock.now)"
+)
+FINISH_WAITING = FINISH.format(guard="s.state = ANY(%(leaving)s::text[]) AND s.lease_token IS NULL")
+
+
+def _ending_params(ending: Ending) -> dict[str, Any]:
+    return {
+        "state": ending.state.value,
+        "attempt_state": ending.attempt_state.value,
+        "reason": ending.reason[:500],
+        "output": engine.dump_json(ending.output) if ending.has_output else None,
+        "has_output": ending.has_output,
+        "successors": list(ending.successors),
+        "plain": list(ending.plain),
+        "doomed": list(ending.doomed),
+        "failed": ending.failed,
+        "charged": ending.charged,
+        "worker_died": ending.worker_died,
+        "letter": ending.letter,
+        "letter_id": uuid7(),
+        "error_type": ending.error_type[:300],
+        "error": ending.error,
+        "traceback": ending.traceback,
+        "fingerprint": ending.fingerprint,
+        "decision": None if ending.decision is None else engine.dump_json(ending.decision),
+        "step_input": None if ending.step_input is None else engine.dump_json(ending.step_input),
+    }
+
+
+def _finished(row: Any | None) -> Finished | None:
+    if row is None:
+        return None
+    return Finished(
+        ready=[_hint(values) for values in row.ready or ()],
+        ripe=row.ripe or [],
+        parent_id=row.parent_id,
+        parent_items_open=row.parent_items_open,
+        next_item=None if row.next_item is None else _hint(row.next_item),
+        execution_state=row.execution_state,
+    )
+
+
+def _hint(values: Sequence[Any]) -> Hint:
+    step_run_id, label, queue, priority, timeout, attempt = values
+    return Hint(UUID(str(step_run_id)), label, queue, priority, timeout, attempt)
+
+
+def finish(
+    step_run_id: UUID,
+    *,
+    execution_id: UUID,
+    token: UUID,
+    ending: Ending,
+    expired: bool = False,
+    now: datetime | None = None,
+) -> Finished | None:
+    """End a running step run that `token` holds; None when it is not held any more.
+
+    Args:
+        expired: only if its lease has also run out (the rescuer's guard).
+    """
+    params = _ending_params(ending) | {
+        "id": step_run_id,
+        "execution_id": execution_id,
+        "token": token,
+        "expired": expired,
+        "now": now,
+    }
+    return _finished(engine.fetch_one(FINISH_RUNNING, params))
+
+
+def settle(
+    step_run_id: UUID,
+    *,
+    execution_id: UUID,
+    leaving: Sequence[StepState],
+    ending: Ending,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> Finished | None:
+    """End a step run that nobody runs (skipped by `when`, timer due, approved, child ended, by hand)."""
+    params = _ending_params(ending) | {
+        "id": step_run_id,
+        "execution_id": execution_id,
+        "leaving": [state.value for state in leaving],
+        "now": now,
+    }
+    return _finished(engine.fetch_one(FINISH_WAITING, params, using=using))
+
+
+# Race: the attempt that asks for a retry may be a zombie: the token fences it like any other end. Nothing else of
+# the execution changes, so no other lock is taken.
+RESCHEDULE = f"""
+WITH {CLOCK},
+fenced AS (
+    UPDATE execution_steprun s
+    SET state = %(state)s, state_reason = %(reason)s, lease_token = NULL, lease_until = NULL,
+        last_token = s.lease_token, available_at = greatest(coalesce(%(at)s::timestamptz, clock.now), clock.now),
+        failures = s.failures + %(charged)s::int, worker_deaths = s.worker_deaths + %(worker_died)s::int,
+        dispatched_at = NULL, dispatches = 0
+    FROM clock
+    WHERE s.id = %(id)s AND s.lease_token = %(token)s AND (NOT %(expired)s OR s.lease_until < clock.now)
+    RETURNING s.id, s.last_token
+), closed AS (
+    UPDATE execution_attempt a
+    SET state = %(attempt_state)s, finished_at = clock.now, error_type = %(error_type)s, error = %(error)s,
+        traceback = %(traceback)s, decision = %(decision)s::jsonb
+    FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
+)
+SELECT id FROM fenced
+"""
+
+
+def reschedule(
+    step_run_id: UUID,
+    *,
+    token: UUID,
+    state: StepState,
+    attempt_state: AttemptState,
+    at: datetime | None,
+    reason: str = "",
+    charged: bool = False,
+    worker_died: bool = False,
+    expired: bool = False,
+    error_type: str = "",
+    error: str = "",
+    traceback: str = "",
+    decision: dict[str, Any] | None = None,
+    now: datetime | None = None,
+) -> bool:
+    """Give a running step run back, to be claimed again from `at` on: retry, snooze, release, rescue.
+
+    Returns False when `token` does not hold it any more.
+    """
+    return bool(
+        engine.fetch_all(
+            RESCHEDULE,
+            {
+                "id": step_run_id,
+                "token": token,
+                "state": state.value,
+                "attempt_state": attempt_state.value,
+                "at": at,
+                "reason": reason[:500],
+                "charged": charged,
+                "worker_died": worker_died,
+                "expired": expired,
+                "error_type": error_type[:300],
+                "error": error,
+                "traceback": traceback,
+                "decision": None if decision is None else engine.dump_json(decision),
+                "now": now,
+            },
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A running step run whose lease ran out: its worker is lost, frozen, or was stopped by a hard time limit."""
+
+    id: UUID
+    execution_id: UUID
+    version_id: UUID
+    token: UUID
+    name: str
+    label: str
+    parent_id: UUID | None
+    attempt: int
+    failures: int
+    worker_deaths: int
+    worker: str
+    timed_out: bool
+    timeout: float | None
+    source_retry: Any
+    workflow_retry: Any
+
+
+EXPIRED = f"""
+WITH {CLOCK}
+SELECT s.id, s.execution_id, e.version_id, s.lease_token AS token, s.name, s.label, s.parent_id, s.attempt,
+       s.failures, s.worker_deaths, s.worker, s.timeout_at IS NOT NULL AS timed_out, s.timeout,
+       e.retry_policy AS source_retry, w.retry_policy AS workflow_retry
+FROM execution_steprun s
+JOIN execution_execution e ON e.id = s.execution_id
+JOIN execution_workflow w ON w.id = e.workflow_id
+WHERE s.state = 'running' AND s.lease_until < (SELECT now FROM clock)
+  AND (s.timeout_at IS NOT NULL OR pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(lease)s))
+ORDER BY s.lease_until LIMIT %(limit)s
+"""
+
+
+def expired(*, lease: float, limit: int = 100, now: datetime | None = None) -> list[Expired]:
+    """Running step runs with an expired lease, oldest first. Each is then taken back under its own guard.
+
+    Args:
+        lease: seconds that Postgres must have been up, so that every living worker could renew.
+    """
+    found = []
+    for row in engine.fetch_all(EXPIRED, {"lease": lease, "limit": limit, "now": now}):
+        values = row._asdict()
+        for name in ("source_retry", "workflow_retry"):
+            values[name] = engine.load_json(values[name])
+        found.append(Expired(**values))
+    return found
+
+
+# Race: several rescuers find the same lease, or its worker comes back at this very moment: the UPDATE repeats the
+# expiry and the token, so one of them wins and the others change nothing.
+MARK_GONE = f"""
+WITH {CLOCK}
+UPDATE execution_steprun s
+SET lease_until = clock.now - interval '1 microsecond', timeout_at = CASE WHEN %(timed_out)s THEN clock.now END
+FROM clock WHERE s.id = %(id)s AND s.state = 'running' AND s.attempt = %(attempt)s
+  AND starts_with(s.worker, %(worker)s || '/')
+RETURNING s.id
+"""
+
+
+def mark_gone(step_run_id: UUID, *, attempt: int, worker: str, timed_out: bool, now: datetime | None = None) -> bool:
+    """End the lease of an attempt whose process a worker knows to be gone, so that nobody waits for it to run out.
+
+    Args:
+        worker: node name of the worker that had the process.
+        timed_out: a hard time limit ended it, which is not a worker's death.
+    """
+    params = {"id": step_run_id, "attempt": attempt, "worker": worker, "timed_out": timed_out, "now": now}
+    return bool(engine.fetch_all(MARK_GONE, params))
+
+
+# Race: cancel against finish. Cancel takes the execution's lock first, as every finish does; whichever comes second
+# finds either no token or a terminal execution.
+CANCEL = f"""
+WITH {CLOCK},
+held AS MATERIALIZED (
+    SELECT e.id FROM execution_execution e WHERE e.id = %(id)s FOR NO KEY UPDATE
+), cancelled AS (
+    UPDATE execution_execution e
+    SET state = 'cancelled', state_reason = %(reason)s, finished_at = clock.now, open_steps = 0
+    FROM clock, held WHERE e.id = held.id AND e.finished_at IS NULL
+    RETURNING e.id, e.news_topic, e.source_kind, e.source_id, e.finished_at
+), stopped AS (
+    UPDATE execution_steprun s
+    SET state = 'cancelled', state_reason = %(reason)s, waiting_for = NULL, finished_at = clock.now,
+        last_token = coalesce(s.lease_token, s.last_token), lease_token = NULL, lease_until = NULL, dispatched_at = NULL
+    FROM clock, cancelled WHERE s.execution_id = cancelled.id AND s.finished_at IS NULL
+    RETURNING s.id, s.last_token
+), closed AS (
+    UPDATE execution_attempt a SET state = 'cancelled', finished_at = clock.now
+    FROM stopped, clock WHERE a.id = stopped.last_token AND a.state = 'running'
+), told AS (
+    INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
+    SELECT news_topic, id, source_id, jsonb_build_object('state', 'cancelled'), finished_at
+    FROM cancelled WHERE news_topic <> ''
+), redriven AS (
+    UPDATE execution_deadletter d SET state = 'open' FROM cancelled
+    WHERE d.state = 'redriving'
+      AND (d.execution_id = cancelled.id
+           OR (cancelled.source_kind = 'redrive' AND d.redrive_execution_id = cancelled.id))
+)
+SELECT id FROM cancelled
+"""
+
+
+def cancel(execution_id: UUID, *, reason: str, now: datetime | None = None, using: str | None = None) -> bool:
+    """Cancel an open execution and every open step run of it; False when it has already ended."""
+    params = {"id": execution_id, "reason": reason[:500], "now": now}
+    return bool(engine.fetch_all(CANCEL, params, using=using))
+
+
+# Race: a deploy's new worker claims what the old one releases while it is still dying: only rows that this worker
+# still holds are given back. The attempt is not charged.
+RELEASE_WORKER = f"""
+WITH {CLOCK},
+freed AS (
+    UPDATE execution_steprun s
+    SET state = 'queued', lease_token = NULL, lease_until = NULL, last_token = s.lease_token, available_at = clock.now,
+        dispatched_at = NULL, dispatches = 0, state_reason = %(reason)s
+    FROM clock WHERE s.state = 'running' AND starts_with(s.worker, %(worker)s || '/')
+    RETURNING s.id, s.last_token
+), closed AS (
+    UPDATE execution_attempt a SET state = %(attempt_state)s, finished_at = clock.now, error = %(reason)s
+    FROM freed, clock WHERE a.id = freed.last_token AND a.state = 'running'
+)
+SELECT id FROM freed
+"""
+
+
+def release_worker(worker: str, *, reason: str, now: datetime | None = None) -> int:
+    """Give back, uncharged, whatever processes of this worker still hold. Returns how many step runs that were.
+
+    Args:
+        worker: the worker's node name; its processes are called ``<node name>/<pid>``.
+    """
+    params = {
+        "worker": worker,
+        "reason": reason,
+        "attempt_state": AttemptState.RELEASED.value,
+        "now": now,
+    }
+    return len(engine.fetch_all(RELEASE_WORKER, params))
+
+
+# The sweep. Due and never handed over: by lane and level, oldest first, as many as the level's window has room for.
+# Races between sweeps: SKIP LOCKED gives each its own rows; the window may then be overshot by one batch, never lost.
+MARK_DUE = f"""
+WITH {CLOCK},
+level AS MATERIALIZED (
+    SELECT q.name AS queue, p.priority,
+           %(bound)s::int - (
+               SELECT count(*) FROM (
+                   SELECT 1 FROM execution_steprun f
+                   WHERE f.queue = q.name AND f.priority = p.priority AND f.state IN ('queued', 'retryable')
+                     AND f.dispatched_at IS NOT NULL LIMIT %(bound)s::int
+               ) in_flight
+           ) AS room
+    FROM unnest(%(queues)s::text[]) AS q(name), generate_series(0, 9) AS p(priority)
+    WHERE NOT EXISTS (SELECT 1 FROM execution_queuesettings s WHERE s.name = q.name AND s.paused_at IS NOT NULL)
+      AND EXISTS (
+          SELECT 1 FROM execution_steprun w
+          WHERE w.queue = q.name AND w.priority = p.priority AND w.state IN ('queued', 'retryable')
+            AND w.dispatched_at IS NULL AND w.available_at <= (SELECT now FROM clock)
+      )
+), due AS MATERIALIZED (
+    SELECT s.id FROM level
+    CROSS JOIN LATERAL (
+        SELECT w.id FROM execution_steprun w
+        JOIN execution_execution e ON e.id = w.execution_id AND e.state <> 'paused'
+        WHERE w.queue = level.queue AND w.priority = level.priority AND w.state IN ('queued', 'retryable')
+          AND w.dispatched_at IS NULL AND w.available_at <= (SELECT now FROM clock)
+        ORDER BY w.available_at LIMIT greatest(level.room, 0)
+        FOR NO KEY UPDATE OF w SKIP LOCKED
+    ) s
+)
+UPDATE execution_steprun s SET dispatched_at = clock.now, dispatches = 1
+FROM due, clock WHERE s.id = due.id AND s.state IN ('queued', 'retryable') AND s.dispatched_at IS NULL
+RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
+"""
+
+# Handed over and still unclaimed after 30 s · 2^n (two minutes at most): the message may be lost, send another.
+MARK_STALE = f"""
+WITH {CLOCK},
+stale AS MATERIALIZED (
+    SELECT s.id FROM execution_steprun s
+    JOIN execution_execution e ON e.id = s.execution_id AND e.state <> 'paused'
+    WHERE s.queue = ANY(%(queues)s::text[]) AND s.state IN ('queued', 'retryable')
+      AND s.dispatched_at < (SELECT now FROM clock)
+          - make_interval(secs => least(%(patience)s * 2 ^ greatest(s.dispatches - 1, 0), 4 * %(patience)s))
+      AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
+    ORDER BY s.dispatched_at LIMIT %(limit)s
+    FOR NO KEY UPDATE OF s SKIP LOCKED
+)
+UPDATE execution_steprun s SET dispatched_at = clock.now, dispatches = least(s.dispatches + 1, 30)
+FROM stale, clock WHERE s.id = stale.id
+RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
+"""
+
+
+def mark_due(*, queues: Sequence[str], bound: int, now: datetime | None = None, using: str | None = None) -> list[Hint]:
+    """Mark due step runs as handed over, `bound` in flight per queue and priority level; publish after commit."""
+    params = {"queues": list(queues), "bound": bound, "now": now}
+    return [Hint(*row) for row in engine.fetch_all(MARK_DUE, params, using=using)]
+
+
+def mark_stale(*, queues: Sequence[str], patience: float, limit: int, now: datetime | None = None) -> list[Hint]:
+    """Mark again what was handed over `patience` · 2^n seconds ago and never claimed."""
+    params = {"queues": list(queues), "patience": patience, "limit": limit, "now": now}
+    return [Hint(*row) for row in engine.fetch_all(MARK_STALE, params)]
+
+
+UNMARK_ALL = """
+UPDATE execution_steprun SET dispatched_at = NULL, dispatches = 0
+WHERE state IN ('queued', 'retryable') AND dispatched_at IS NOT NULL
+RETURNING id
+"""
+
+
+def unmark_all() -> int:
+    """Forget every hand-over: the broker has lost its messages. Returns how many there were."""
+    return len(engine.fetch_all(UNMARK_ALL, {}))
+
+
+# Race: the hint was claimed before its sender learned that the broker failed: only unclaimed rows are unmarked.
+UNMARK = """
+UPDATE execution_steprun SET dispatched_at = NULL, dispatches = 0
+WHERE id = ANY(%(ids)s::uuid[]) AND state IN ('queued', 'retryable') AND dispatched_at IS NOT NULL
+"""
+
+
+def unmark(step_run_ids: Sequence[UUID]) -> None:
+    """Take back the hand-over of step runs whose hints could not be sent."""
+    engine.fetch_all(UNMARK, {"ids": list(step_run_ids)})
+
+
+# ── The broker's epoch ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    epoch: UUID
+    counter: int
+
+
+def broker_epoch() -> Epoch | None:
+    """The life of the broker that was last seen."""
+    row = engine.fetch_one("SELECT epoch, counter FROM execution_brokerepoch WHERE broker = 'default'", {})
+    return None if row is None else Epoch(row.epoch, row.counter)
+
+
+# Race: sweeps finish in another order than they asked Redis: the counter only ever grows.
+REMEMBER_EPOCH = """
+INSERT INTO execution_brokerepoch (broker, epoch, counter, resets, changed_at)
+VALUES ('default', %(epoch)s, %(counter)s, 0, clock_timestamp())
+ON CONFLICT (broker) DO UPDATE SET counter = greatest(execution_brokerepoch.counter, excluded.counter)
+WHERE execution_brokerepoch.epoch = excluded.epoch
+"""
+
+
+def remember_epoch(epoch: UUID, counter: int) -> None:
+    engine.fetch_all(REMEMBER_EPOCH, {"epoch": epoch, "counter": counter})
+
+
+# Race: every sweep notices a flushed broker at once. Compare-and-set lets one of them forget the hand-overs, so
+# that what is published meanwhile is not forgotten again.
+CHANGE_EPOCH = """
+UPDATE execution_brokerepoch
+SET epoch = %(epoch)s, counter = %(counter)s, resets = resets + 1, changed_at = clock_timestamp()
+WHERE broker = 'default' AND epoch = %(old_epoch)s AND counter >= %(old_counter)s
+  AND NOT (epoch = %(epoch)s AND counter < %(counter)s)
+RETURNING broker
+"""
+
+
+def change_epoch(*, expected: Epoch, epoch: UUID, counter: int) -> bool:
+    """Remember another life of the broker; False when somebody else already has."""
+    params = {"epoch": epoch, "counter": counter, "old_epoch": expected.epoch, "old_counter": expected.counter}
+    return bool(engine.fetch_all(CHANGE_EPOCH, params))
+
+
+# ── The graph ────────────────────────────────────────────────────────────────────────────────────────────
+
+# Everything that decides about several step runs of an execution holds its row first.
+HOLD = """
+SELECT e.id, e.version_id, e.state, e.input, e.priority, e.queue, e.source_kind, e.source_id, e.scheduled_for,
+       e.created_at, e.failed_steps, w.name AS workflow_name
+FROM execution_execution e JOIN execution_workflow w ON w.id = e.workflow_id
+WHERE e.id = %(id)s FOR NO KEY UPDATE OF e
+"""
+
+
+def hold(execution_id: UUID, *, using: str | None = None) -> Any | None:
+    """Lock an execution in the open transaction and return its row (`input` as JSON text)."""
+    return engine.fetch_one(HOLD, {"id": execution_id}, using=using)
+
+
+RIPE = """
+SELECT id, name FROM execution_steprun
+WHERE execution_id = %(id)s AND state = 'waiting' AND waiting_for = 'needs' AND needs_open = 0 ORDER BY id
+"""
+
+
+def ripe(execution_id: UUID, *, using: str | None = None) -> list[Any]:
+    """Step runs whose needs are met and about which nothing has been decided yet."""
+    return engine.fetch_all(RIPE, {"id": execution_id}, using=using)
+
+
+STEP_RESULTS = """
+SELECT s.name, s.state, o.data FROM execution_steprun s LEFT JOIN execution_stepoutput o ON o.step_run_id = s.id
+WHERE s.execution_id = %(id)s AND s.parent_id IS NULL AND s.finished_at IS NOT NULL
+  AND (%(names)s::text[] IS NULL OR s.name = ANY(%(names)s::text[]))
+"""
+
+
+def step_results(
+    execution_id: UUID, *, names: Sequence[str] | None, using: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """State and output of the ended steps, by name: all of them, or `names` only."""
+    params = {"id": execution_id, "names": None if names is None else list(names)}
+    return {
+        row.name: {"state": row.state, "output": engine.load_json(row.data)}
+        for row in engine.fetch_all(STEP_RESULTS, params, using=using)
+    }
+
+
+# Race: the sweep and a finishing worker decide about the same ripe step run: both hold the execution, and the
+# second finds it no longer waiting for its needs.
+DECIDE = f"""
+WITH {CLOCK}
+UPDATE execution_steprun s
+SET state = CASE WHEN %(waiting_for)s::text IS NULL THEN 'queued' ELSE 'waiting' END,
+    waiting_for = %(waiting_for)s::text,
+    available_at = clock.now + make_interval(secs => %(delay)s::float8),
+    dispatched_at = CASE WHEN %(waiting_for)s::text IS NULL THEN clock.now END,
+    dispatches = CASE WHEN %(waiting_for)s::text IS NULL THEN 1 ELSE 0 END,
+    items_open = %(items)s::int, state_reason = ''
+FROM clock WHERE s.id = %(id)s AND s.state = 'waiting' AND s.waiting_for = 'needs'
+RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
+"""
+
+
+def decide(
+    step_run_id: UUID,
+    *,
+    waiting_for: str | None,
+    delay: float = 0.0,
+    items: int = 0,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> Hint | None:
+    """Let a ripe step run go on: queued (`waiting_for` None), or waiting for a timer, approval or child.
+
+    Args:
+        delay: seconds until a timer is due or an approval expires.
+        items: how many fan-out items it waits for.
+    """
+    params = {"id": step_run_id, "waiting_for": waiting_for, "delay": delay, "items": items, "now": now}
+    row = engine.fetch_one(DECIDE, params, using=using)
+    return None if row is None else Hint(*row)
+
+
+# The first `parallel` items are queued and marked as handed over, up to the in-flight bound; the others are queued
+# for the sweep, or wait for a place among the parallel ones.
+FAN_OUT = f"""
+WITH {CLOCK}
+INSERT INTO execution_steprun (id, execution_id, parent_id, name, item_index, item, kind, label, queue, priority,
+    timeout, state, waiting_for, needs_open, available_at, dispatched_at, dispatches, state_reason, items_open,
+    items_failed, attempt, failures, worker_deaths, worker, created_at)
+SELECT i.id, p.execution_id, p.id, p.name, i.position - 1, i.item::jsonb, p.kind, p.label, p.queue, p.priority,
+    p.timeout, CASE WHEN i.position <= %(parallel)s THEN 'queued' ELSE 'waiting' END,
+    CASE WHEN i.position <= %(parallel)s THEN NULL ELSE 'pool' END, 0, clock.now,
+    CASE WHEN i.position <= least(%(parallel)s, %(bound)s) THEN clock.now END,
+    CASE WHEN i.position <= least(%(parallel)s, %(bound)s) THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', clock.now
+FROM unnest(%(ids)s::uuid[], %(items)s::text[]) WITH ORDINALITY AS i(id, item, position), execution_steprun p, clock
+WHERE p.id = %(parent)s
+RETURNING id, label, queue, priority, timeout, attempt, dispatched_at IS NOT NULL AS dispatched
+"""
+
+
+def fan_out(
+    parent_id: UUID,
+    *,
+    items: Sequence[Any],
+    parallel: int | None,
+    bound: int,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> list[Hint]:
+    """Create the items of a fan-out; returns hints for those to publish after the commit."""
+    params = {
+        "parent": parent_id,
+        "ids": [uuid7() for _ in items],
+        "items": [engine.dump_json(item) for item in items],
+        "parallel": len(items) if parallel is None else parallel,
+        "bound": bound,
+        "now": now,
+    }
+    return [Hint(*row[:6]) for row in engine.fetch_all(FAN_OUT, params, using=using) if row.dispatched]
+
+
+ITEM_RESULTS = """
+SELECT s.state, o.data FROM execution_steprun s LEFT JOIN execution_stepoutput o ON o.step_run_id = s.id
+WHERE s.parent_id = %(parent)s ORDER BY s.item_index
+"""
+
+
+def item_results(parent_id: UUID) -> list[tuple[str, str | None]]:
+    """State and output (JSON text) of every item of a fan-out, in order."""
+    return [(row.state, row.data) for row in engine.fetch_all(ITEM_RESULTS, {"parent": parent_id})]
+
+
+def step_name(step_run_id: UUID) -> str:
+    """The name of a step run."""
+    row = engine.fetch_one("SELECT name FROM execution_steprun WHERE id = %(id)s", {"id": step_run_id})
+    assert row is not None
+    name: str = row.name
+    return name
+
+
+KEEP_OUTPUT = """
+INSERT INTO execution_executionoutput (execution_id, data) VALUES (%(id)s, %(data)s::jsonb)
+ON CONFLICT (execution_id) DO UPDATE SET data = excluded.data
+"""
+
+
+def keep_execution_output(execution_id: UUID, output: Any) -> None:
+    """Store what an execution returns."""
+    engine.fetch_all(KEEP_OUTPUT, {"id": execution_id, "data": engine.dump_json(output)})
+
+
+# The execution's own last step: its steps succeeded, but what it was to return could not be made of them.
+FAIL_OUTPUT = f"""
+WITH {CLOCK},
+failed AS (
+    UPDATE execution_execution SET state = 'failed', failed_steps = failed_steps + 1, state_reason = %(reason)s
+    WHERE id = %(id)s AND state = 'succeeded' RETURNING id, workflow_id
+)
+INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
+    traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
+SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s, '', %(fingerprint)s, 0,
+    '', 'open', '', 0, '', clock.now FROM failed, clock
+ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
+SET state = 'open', error = excluded.error
+"""
+
+
+def fail_output(execution_id: UUID, *, reason: str, fingerprint: str, now: datetime | None = None) -> None:
+    """Turn an execution whose output cannot be evaluated into a failed one with a dead letter, before the commit."""
+    params = {
+        "id": execution_id,
+        "reason": reason[:500],
+        "letter_id": uuid7(),
+        "fingerprint": fingerprint,
+        "now": now,
+    }
+    engine.fetch_all(FAIL_OUTPUT, params)
+
+
+DUE_TIMERS = f"""
+WITH {CLOCK}
+SELECT s.id, s.execution_id, s.name, s.waiting_for, e.version_id
+FROM execution_steprun s JOIN execution_execution e ON e.id = s.execution_id
+WHERE s.state = 'waiting' AND s.waiting_for IN ('timer', 'approval') AND s.available_at <= (SELECT now FROM clock)
+  AND e.state <> 'paused'
+ORDER BY s.available_at LIMIT %(limit)s
+"""
+
+
+def due_timers(*, limit: int, now: datetime | None = None) -> list[Any]:
+    """Step runs whose durable sleep is over or whose approval has expired."""
+    return engine.fetch_all(DUE_TIMERS, {"limit": limit, "now": now})
+
+
+# A worker that died between a finish and the decision cannot leave anything here (one transaction), but a bug or a
+# hand-made UPDATE could: the sweep decides it and says so.
+FORGOTTEN = f"""
+WITH {CLOCK}
+SELECT DISTINCT s.execution_id, e.version_id
+FROM execution_steprun s JOIN execution_execution e ON e.id = s.execution_id
+WHERE s.state = 'waiting' AND s.waiting_for = 'needs' AND s.needs_open = 0
+  AND e.finished_at IS NULL AND s.available_at < (SELECT now FROM clock) - interval '30 seconds'
+LIMIT %(limit)s
+"""
+
+
+def forgotten(*, limit: int, now: datetime | None = None) -> list[Any]:
+    """Executions with a step run whose needs were met a while ago and about which nobody decided."""
+    return engine.fetch_all(FORGOTTEN, {"limit": limit, "now": now})
+
+
+OVERDUE = f"""
+WITH {CLOCK}
+SELECT id FROM execution_execution
+WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < (SELECT now FROM clock)
+ORDER BY deadline_at LIMIT %(limit)s
+"""
+
+
+def overdue(*, limit: int, now: datetime | None = None) -> list[UUID]:
+    """Open executions past their deadline."""
+    return [row.id for row in engine.fetch_all(OVERDUE, {"limit": limit, "now": now})]
+
+
+NOTE_PROGRESS = """
+UPDATE execution_attempt SET progress = %(progress)s::jsonb WHERE id = %(token)s AND state = 'running'
+"""
+
+
+def note_progress(token: UUID, progress: dict[str, Any]) -> None:
+    """Keep what a running attempt says of its progress; nothing happens when it has ended."""
+    engine.fetch_all(NOTE_PROGRESS, {"token": token, "progress": engine.dump_json(progress)})
+
+
+# The last word on an ambiguous COMMIT: the connection broke while the answer was on its way.
+OUTCOME = """
+SELECT s.state FROM execution_steprun s WHERE s.id = %(id)s AND s.last_token = %(token)s AND s.lease_token IS NULL
+"""
+
+
+def outcome(step_run_id: UUID, token: UUID) -> str | None:
+    """The state in which the attempt with this token left its step run; None while it still holds it (or another)."""
+    row = engine.fetch_one(OUTCOME, {"id": step_run_id, "token": token})
+    return None if row is None else row.state
+
+
+# ── Signs of life ────────────────────────────────────────────────────────────────────────────────────────
+
+REPORT_PROCESS = """
+INSERT INTO execution_processreport (name, kind, host, pid, queues, slots, busy, versions, started_at, seen_at)
+VALUES (%(name)s, %(kind)s, %(host)s, %(pid)s, %(queues)s::jsonb, %(slots)s, %(busy)s, %(versions)s::jsonb,
+    clock_timestamp(), clock_timestamp())
+ON CONFLICT (name) DO UPDATE SET host = excluded.host, queues = excluded.queues, slots = excluded.slots,
+    busy = excluded.busy, versions = excluded.versions, seen_at = excluded.seen_at, stopped_at = NULL,
+    started_at = CASE WHEN execution_processreport.pid = excluded.pid THEN execution_processreport.started_at
+                      ELSE excluded.started_at END, pid = excluded.pid
+"""
+
+
+def report_process(
+    name: str,
+    *,
+    kind: str,
+    host: str,
+    pid: int,
+    queues: Sequence[str] = (),
+    slots: int = 0,
+    busy: int = 0,
+    versions: dict[str, str] | None = None,
+    using: str | None = None,
+) -> None:
+    """Say that a worker or a beat is alive."""
+    params = {
+        "name": name,
+        "kind": kind,
+        "host": host,
+        "pid": pid,
+        "queues": engine.dump_json(list(queues)),
+        "slots": slots,
+        "busy": busy,
+        "versions": engine.dump_json(versions or {}),
+    }
+    engine.fetch_all(REPORT_PROCESS, params, using=using)
+
+
+def report_stopped(name: str) -> None:
+    """Say that a worker or a beat has stopped as it should."""
+    engine.fetch_all(
+        "UPDATE execution_processreport SET stopped_at = clock_timestamp() WHERE name = %(name)s", {"name": name}
+    )

@@ -1,0 +1,299 @@
+"""One worker run of one step, as a pipeline: claim → load → keep the lease → perform → classify → report.
+
+One place catches everything, because steps are other people's code. Whatever they raise, return or do becomes one
+row change under the lease token; the worker goes on.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.conf import settings
+from django.db import close_old_connections, connections
+
+from execution import advance, engine, lease, queue, step_tasks
+from execution.failures import failure_of, message_of, storable, traceback_of
+from execution.fingerprints import fingerprint
+from execution.graph import Plan, StepPlan
+from execution.plans import plan_by_id
+from execution.queue import Claim
+from execution.retry import Decision, Failure, Policy, RetryDecision, decide, effective_policy
+from execution.states import AttemptState, StepState
+from execution.steps import KINDS
+from execution.steps.context import LeaseLost, StepContext, enter, leave
+from scheduling_project.common.logs import get_logger
+
+log = get_logger(__name__)
+
+COMMIT_RETRY_SECONDS = 0.5
+
+
+class Outcome(enum.StrEnum):
+    """How a run ended, for the Celery door."""
+
+    NOT_OURS = "not ours"
+    SUCCEEDED = "succeeded"
+    RETRY = "retry"
+    SNOOZED = "snoozed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the door tells Celery."""
+
+    outcome: Outcome
+    message: str = ""
+    at: datetime | None = None
+    error: BaseException | None = None
+
+
+def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit: bool = False) -> Report:
+    """Claim and run one step run.
+
+    Args:
+        worker: name of this process, as attempts record it.
+        priority: the priority on the hint; a hint that no longer fits is dropped.
+        may_exit: this process runs nothing else, so the self-fence may end it.
+
+    Raises:
+        django.db.OperationalError: Postgres is away; nothing was claimed and the sweep sends the hint again.
+    """
+    claim = queue.claim(step_run_id, worker=worker, lease=settings.WORKFLOW_LEASE_SECONDS, priority=priority)
+    if claim is None:
+        return Report(Outcome.NOT_OURS)
+    log.info("step.claimed", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
+    plan = plan_by_id(claim.version_id)
+    step = plan.steps[claim.name]
+    context = StepContext(
+        step_run_id=claim.id,
+        execution_id=claim.execution_id,
+        name=claim.name,
+        label=claim.label,
+        attempt=claim.attempt,
+        idempotency_key=claim.idempotency_key,
+        scheduled_for=claim.scheduled_for,
+        token=claim.token,
+    )
+    performed = _perform(claim, plan, step, context, may_exit=may_exit)
+    if isinstance(performed.error, LeaseLost):
+        return Report(Outcome.LOST, message_of(performed.error))
+    return _report(claim, plan, step, performed)
+
+
+@dataclass(slots=True)
+class _Performed:
+    output: Any = None
+    argument: Any = None
+    error: BaseException | None = None
+
+
+def _perform(claim: Claim, plan: Plan, step: StepPlan, context: StepContext, *, may_exit: bool) -> _Performed:
+    """Run the step's own code. Nothing that it does gets past here but as a value."""
+    performed = _Performed()
+    mark = enter(context)
+    try:
+        with lease.kept(context, may_exit=may_exit):
+            close_old_connections()
+            performed.argument = render_argument(claim, plan, step)
+            performed.output = KINDS[step.kind](claim, step, performed.argument)
+            check_output(performed.output)
+    except BaseException as error:  # noqa: BLE001 - the one place: SystemExit and MemoryError of a step end the step
+        performed.error = error
+    finally:
+        leave(mark)
+        _abandon_transaction()
+    return performed
+
+
+def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
+    """The step's argument with its expressions evaluated over input, finished steps, item and execution."""
+    if step.argument.is_constant:
+        return step.argument.render({})
+    names = [reference.step for reference in step.argument.references if reference.root == "steps"]
+    steps: dict[str, Any] = {}
+    if names:
+        wanted = None if None in names else [name for name in names if name is not None]
+        steps = queue.step_results(claim.execution_id, names=wanted)
+    scope = {
+        "input": claim.input,
+        "steps": steps,
+        "item": claim.item,
+        "execution": {
+            "id": str(claim.execution_id),
+            "workflow": claim.workflow_name,
+            "source": {"kind": claim.source_kind, "id": claim.source_id},
+            "scheduled_for": claim.scheduled_for.isoformat() if claim.scheduled_for else None,
+        },
+    }
+    return step.argument.render(scope, max_bytes=settings.WORKFLOW_MAX_PAYLOAD_BYTES)
+
+
+class OutputNotKept(Exception):
+    """The step returned something that cannot be kept as its output."""
+
+
+def check_output(output: Any) -> None:
+    """Check that an output is JSON within the payload cap.
+
+    Raises:
+        OutputNotKept: naming the rule it breaks.
+    """
+    try:
+        text = engine.dump_json(output)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputNotKept(f"the output is not JSON: {error}") from None
+    if len(text) > settings.WORKFLOW_MAX_PAYLOAD_BYTES:
+        size = settings.WORKFLOW_MAX_PAYLOAD_BYTES
+        raise OutputNotKept(f"the output is {len(text)} characters of JSON; at most {size} are kept")
+    if "\\u0000" in text or storable(text[-1:]) != text[-1:]:
+        raise OutputNotKept("the output holds a NUL character, which Postgres cannot keep")
+
+
+def _abandon_transaction() -> None:
+    """A step that left a transaction open on the default connection must not leak it into the next one."""
+    connection = connections["default"]
+    if connection.connection is not None and connection.in_atomic_block and engine.alias() != "default":
+        connection.close()
+    close_old_connections()
+
+
+def _report(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> Report:
+    """Write what became of the attempt, again and again while Postgres is away, until the lease has ended."""
+    give_up_at = time.monotonic() + settings.WORKFLOW_LEASE_SECONDS
+    while True:
+        try:
+            return _write(claim, plan, step, performed)
+        except engine.DatabaseAway as error:
+            engine.close()
+            if time.monotonic() > give_up_at:
+                log.error("step.outcome_not_written", step_run_id=str(claim.id), error=str(error))
+                return Report(Outcome.LOST, f"Postgres was away until the lease ended: {error}")
+            log.warning("step.outcome_waits", step_run_id=str(claim.id), error=str(error))
+            time.sleep(COMMIT_RETRY_SECONDS)
+
+
+def _write(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> Report:
+    if performed.error is None:
+        ending = advance.ending_of(
+            plan, step, state=StepState.SUCCEEDED, output=performed.output, has_output=performed.output is not None
+        )
+        if advance.conclude(claim, plan, ending) is None:
+            return _not_held(claim, StepState.SUCCEEDED, Report(Outcome.SUCCEEDED))
+        log.info("step.succeeded", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
+        return Report(Outcome.SUCCEEDED)
+    failure = failure_of(performed.error)
+    return apply_decision(claim, plan, step, performed, failure)
+
+
+def policy_for(claim: Any, plan: Plan, step: StepPlan) -> Policy:
+    """The retry policy in force for a step run, with its origin (precedence in `execution.retry`)."""
+    task = step_tasks.find(step.target) if step.kind == "task" else None
+    return effective_policy(
+        step=step.retry,
+        source=claim.source_retry,
+        workflow=plan.retry if plan.retry is not None else claim.workflow_retry,
+        task=None if task is None else step_tasks.policy_of(task),
+    )
+
+
+def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed, failure: Failure) -> Report:
+    """Decide what follows the failure and write it, fenced by the claim's token."""
+    error = performed.error
+    assert error is not None
+    decision = decide(policy_for(claim, plan, step), failure, failures=claim.failures + 1, now=engine.now())
+    shown = error.cause if getattr(error, "cause", None) is not None else error
+    details = {
+        "error_type": failure.names[0] if failure.asked in {"snooze"} else type(shown).__name__,
+        "error": failure.message,
+        "traceback": "" if decision.decision is Decision.SNOOZE else traceback_of(error),
+        "decision": decision.as_json(),
+    }
+    match decision.decision:
+        case Decision.RETRY | Decision.SNOOZE:
+            return _again(claim, decision, details, error)
+        case Decision.CANCEL:
+            ending = advance.ending_of(
+                plan,
+                step,
+                state=StepState.SKIPPED,
+                attempt_state=AttemptState.CANCELLED,
+                reason=decision.reason,
+                **details,
+            )
+            outcome = Outcome.CANCELLED
+        case Decision.FAIL:
+            ending = failed_ending(
+                plan,
+                step,
+                letter="timed_out" if isinstance(error, SoftTimeLimitExceeded) else "failed",
+                decision=decision,
+                details=details,
+                step_input=performed.argument,
+            )
+            outcome = Outcome.FAILED
+    if advance.conclude(claim, plan, ending) is None:
+        return _not_held(claim, ending.state, Report(outcome, failure.message, error=error))
+    log.warning(f"step.{outcome}", step_run_id=str(claim.id), label=claim.label, reason=decision.reason)
+    return Report(outcome, failure.message, error=error)
+
+
+def failed_ending(
+    plan: Plan,
+    step: StepPlan,
+    *,
+    letter: str,
+    decision: RetryDecision,
+    details: dict[str, Any],
+    step_input: Any = None,
+    **more: Any,
+) -> queue.Ending:
+    """The ending of a step run that fails for good, with its dead letter unless the definition handles it."""
+    return advance.ending_of(
+        plan,
+        step,
+        state=StepState.FAILED,
+        attempt_state=AttemptState.FAILED,
+        reason=decision.reason,
+        charged=True,
+        letter="" if step.continue_on_error else letter,
+        fingerprint=fingerprint(details["error_type"], details["error"], step.name),
+        step_input=step_input,
+        **details,
+        **more,
+    )
+
+
+def _again(claim: Claim, decision: RetryDecision, details: dict[str, Any], error: BaseException) -> Report:
+    retry = decision.decision is Decision.RETRY
+    written = queue.reschedule(
+        claim.id,
+        token=claim.token,
+        state=StepState.RETRYABLE if retry else StepState.QUEUED,
+        attempt_state=AttemptState.RETRYABLE if retry else AttemptState.SNOOZED,
+        at=decision.at,
+        reason=decision.reason,
+        charged=retry,
+        **details,
+    )
+    report = Report(Outcome.RETRY if retry else Outcome.SNOOZED, decision.reason, at=decision.at, error=error)
+    if not written:
+        return _not_held(claim, StepState.RETRYABLE if retry else StepState.QUEUED, report)
+    log.info(f"step.{report.outcome}", step_run_id=str(claim.id), label=claim.label, at=decision.as_json()["at"])
+    return report
+
+
+def _not_held(claim: Claim, wanted: StepState, report: Report) -> Report:
+    """Zero rows: somebody else was first, or our own COMMIT went through and only its answer was lost."""
+    if queue.outcome(claim.id, claim.token) == wanted.value:
+        return report
+    log.warning("step.stale_attempt_refused", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
+    return Report(Outcome.LOST, "this attempt no longer held the step run")

@@ -1,0 +1,120 @@
+"""Which Celery tasks may be steps: those marked with `@step_task`, and those that ``WORKFLOW_TASKS`` names.
+
+An explicit list, because whoever may edit a workflow could otherwise call any task of the deployment.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import celery
+from celery import shared_task
+from django.conf import settings
+
+from execution.retry import UNLIMITED, Policy
+
+MARK = "workflow_step"
+
+
+def step_task(*args: Any, **options: Any) -> Any:
+    """Like ``celery.shared_task``, and the task may be a step of a workflow.
+
+    >>> @step_task(autoretry_for=(OSError,), retry_backoff=2, max_retries=5)
+    ... def extract(day: str) -> dict: ...
+
+    ``autoretry_for``, ``dont_autoretry_for``, ``max_retries``, ``retry_backoff``, ``retry_backoff_max`` and
+    ``retry_jitter`` become the step's default retry policy.
+    """
+    if len(args) == 1 and callable(args[0]) and not options:
+        return shared_task(**{MARK: True})(args[0])
+    return shared_task(*args, **{MARK: True, **options})
+
+
+def is_allowed(task: celery.Task) -> bool:
+    """Whether workflows may call this task."""
+    if getattr(task, MARK, False):
+        return True
+    return any(fnmatch.fnmatchcase(task.name, pattern) for pattern in settings.WORKFLOW_TASKS)
+
+
+def find(name: str) -> celery.Task | None:
+    """The task of that name that may be a step, or None."""
+    app = celery.current_app
+    app.loader.import_default_modules()
+    task = app.tasks.get(name)
+    return task if task is not None and is_allowed(task) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A step task as people choose it."""
+
+    name: str
+    signature: str
+    doc: str
+    policy: Policy | None
+
+
+def available() -> list[Description]:
+    """Every task that may be a step, by name."""
+    app = celery.current_app
+    app.loader.import_default_modules()
+    return [
+        Description(name, str(_signature(task)), inspect.getdoc(body_of(task)) or "", policy_of(task))
+        for name, task in sorted(app.tasks.items())
+        if is_allowed(task)
+    ]
+
+
+def body_of(task: celery.Task) -> Callable[..., Any]:
+    """The task's function without Celery's autoretry wrapper: what is retried is decided by `execution.retry`."""
+    body: Callable[..., Any] = getattr(task, "_orig_run", task.run)
+    return body
+
+
+def _signature(task: celery.Task) -> inspect.Signature:
+    return inspect.signature(body_of(task))
+
+
+def check_arguments(task: celery.Task, arguments: dict[str, Any]) -> str:
+    """Why the task cannot be called with these keyword arguments; empty when it can."""
+    try:
+        _signature(task).bind(**arguments)
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
+def policy_of(task: celery.Task) -> Policy | None:
+    """The policy in a task's own autoretry options; None where it has no ``autoretry_for``."""
+    exceptions = tuple(getattr(task, "autoretry_for", ()))
+    if not exceptions:
+        return None
+    options = getattr(task, "retry_kwargs", {})
+    retries = options.get("max_retries", task.max_retries)
+    backoff = float(getattr(task, "retry_backoff", False))
+    if backoff:
+        first = max(1.0, backoff)  # as Celery's wrapper does: True is 1 s
+    else:
+        first = float(options.get("countdown", task.default_retry_delay))
+    return Policy(
+        max_attempts=UNLIMITED if retries is None else int(retries) + 1,
+        backoff=first,
+        factor=2.0 if backoff else 1.0,
+        backoff_max=float(getattr(task, "retry_backoff_max", 600)) if backoff else first,
+        jitter=bool(getattr(task, "retry_jitter", True)) if backoff else False,
+        retry_on=tuple(path_of(exception) for exception in exceptions),
+        give_up_on=tuple(path_of(exception) for exception in getattr(task, "dont_autoretry_for", ())),
+        origin="task",
+    )
+
+
+def path_of(exception: type[BaseException]) -> str:
+    """The class path that a policy names an exception by: ``OSError``, ``httpx.ConnectError``."""
+    if exception.__module__ == "builtins":
+        return exception.__qualname__
+    return f"{exception.__module__}.{exception.__qualname__}"

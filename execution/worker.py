@@ -1,0 +1,204 @@
+"""What a Celery worker's parent process does for the engine beside receiving hints.
+
+One thread sweeps, rescues, rings timers and reports life. The request class tells the engine at once when a pool
+process died or was stopped by a hard time limit; on shutdown what is still held is given back, uncharged.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+from uuid import UUID
+
+from billiard.exceptions import WorkerLostError
+from celery.signals import worker_ready, worker_shutdown
+from celery.worker import state as worker_state
+from celery.worker.request import Request
+from django.conf import settings
+
+from execution import dispatch, engine, maintenance, queue
+from scheduling_project.common.logs import get_logger
+
+log = get_logger(__name__)
+
+REPORT_SECONDS = 5.0
+TIMER_SECONDS = 1.0
+SLOW_SECONDS = 30.0
+BACKLOG_PAUSE = 0.02  # seconds between sweeps while the windows keep being full
+AWAY_PAUSE = 1.0
+DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
+
+
+class StepRequest(Request):  # type: ignore[misc]
+    """A received hint. Tells the engine when the process that ran it is gone."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, WorkerLostError | SystemExit):
+            self._mark_gone(timed_out=False)
+        return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        if not soft:
+            self._mark_gone(timed_out=True)
+        return super().on_timeout(soft, timeout)
+
+    def _mark_gone(self, *, timed_out: bool) -> None:
+        step_run_id, _, attempt = str(self.id).rpartition("-")
+        try:
+            queue.mark_gone(UUID(step_run_id), attempt=int(attempt), worker=self.hostname, timed_out=timed_out)
+        except engine.DatabaseAway as error:
+            log.warning("worker.loss_not_noted", task_id=self.id, error=str(error))  # its lease will run out
+        finally:
+            engine.close()  # the next pool process is forked from here
+
+
+class Housekeeper(threading.Thread):
+    """The periodic duties of one worker, in one thread with its own connection."""
+
+    def __init__(self, consumer: Any) -> None:
+        super().__init__(name="workflow-housekeeper", daemon=True)
+        self.consumer = consumer
+        self.name_of_worker: str = consumer.hostname
+        self.over = threading.Event()
+        self.duties: list[_Duty] = [
+            _Duty("sweep", settings.WORKFLOW_SWEEP_SECONDS, self._sweep),
+            _Duty("timers", TIMER_SECONDS, _timers),
+            _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, _rescue),
+            _Duty("report", REPORT_SECONDS, self._report),
+            _Duty("forgotten", SLOW_SECONDS, _forgotten),
+            _Duty("hearing", REPORT_SECONDS, self._listen_to_itself),
+        ]
+        self.received = 0
+        self.silent_since: float | None = None
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            pause = AWAY_PAUSE
+            try:
+                pause = min(duty.turn() for duty in self.duties)
+            except engine.DatabaseAway as error:
+                log.warning("worker.postgres_away", error=str(error))
+                engine.close()
+            except Exception:
+                log.exception("worker.duty_failed")
+                engine.close()
+            self.over.wait(pause)
+        engine.close()
+
+    def stop(self) -> None:
+        self.over.set()
+        self.join(timeout=5)
+
+    def _sweep(self) -> float | None:
+        sweep = dispatch.sweep()
+        return BACKLOG_PAUSE if sweep.backlog else None
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return {name: version(name) for name in ("celery", "django", "kombu", "redis")}
+
+    def _queues(self) -> list[str]:
+        return sorted(self.consumer.app.amqp.queues.consume_from)
+
+    def _report(self) -> None:
+        queue.report_process(
+            self.name_of_worker,
+            kind="worker",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self._queues(),
+            slots=self.consumer.pool.num_processes or 0,
+            busy=len(worker_state.active_requests),
+            versions=self._versions,
+        )
+
+    def _listen_to_itself(self) -> None:
+        """End a worker that is alive and deaf: free slots, hints in its queues, and none received for long."""
+        received = sum(worker_state.total_count.values())
+        free = (self.consumer.pool.num_processes or 0) - len(worker_state.reserved_requests)
+        if received != self.received or free <= 0 or not self._hints_waiting():
+            self.received, self.silent_since = received, None
+            return
+        now = time.monotonic()
+        self.silent_since = self.silent_since or now
+        if now - self.silent_since > DEAF_SECONDS:
+            log.error("worker.deaf", worker=self.name_of_worker, seconds=round(now - self.silent_since))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hints_waiting(self) -> bool:
+        try:
+            return dispatch.depth(self._queues()) > 0
+        except dispatch.BrokerAway:
+            return False
+
+
+class _Duty:
+    """Something to be done every `period` seconds; it may ask to be called again sooner."""
+
+    def __init__(self, name: str, period: float, action: Callable[[], float | None]) -> None:
+        self.name = name
+        self.period = period
+        self.action = action
+        self.due_at = 0.0
+
+    def turn(self) -> float:
+        """Act if it is time; seconds until it is again."""
+        now = time.monotonic()
+        if now >= self.due_at:
+            sooner = self.action()
+            self.due_at = time.monotonic() + (self.period if sooner is None else sooner)
+        return max(0.0, self.due_at - time.monotonic())
+
+
+def _timers() -> None:
+    maintenance.ring_timers()
+    maintenance.cancel_overdue()
+
+
+def _rescue() -> None:
+    maintenance.rescue()
+
+
+def _forgotten() -> None:
+    maintenance.decide_forgotten()
+
+
+_housekeeper: Housekeeper | None = None
+
+
+@worker_ready.connect
+def start_housekeeping(sender: Any, **_: Any) -> None:
+    """The worker consumes: begin the duties (once; a reconnect sends the signal again)."""
+    global _housekeeper
+    if _housekeeper is None:
+        _housekeeper = Housekeeper(sender)
+        _housekeeper.start()
+    else:
+        _housekeeper.consumer = sender
+
+
+@worker_shutdown.connect
+def give_back(sender: Any, **_: Any) -> None:
+    """The pool has stopped: whatever its processes still held is queued again, uncharged."""
+    global _housekeeper
+    if _housekeeper is not None:
+        _housekeeper.stop()
+        _housekeeper = None
+    try:
+        released = queue.release_worker(sender.hostname, reason="its worker was shut down")
+        queue.report_stopped(sender.hostname)
+    except engine.DatabaseAway as error:
+        log.warning("worker.not_released", error=str(error))  # the leases will run out
+    else:
+        if released:
+            log.info("worker.released", step_runs=released)
+    finally:
+        engine.close()
