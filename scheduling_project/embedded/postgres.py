@@ -100,6 +100,9 @@ class EmbeddedPostgres(EmbeddedServer):
         return [self._programs.postgres, "-D", str(self.cluster), *options]
 
     def _probe(self, port: int, process: GuardedProcess) -> str:
+        noted = self._noted_server()
+        if noted is None or noted[2] != "ready":
+            raise NotReadyYet
         password = self._password(self.home)
         try:
             connection = psycopg.connect(
@@ -116,10 +119,10 @@ class EmbeddedPostgres(EmbeddedServer):
             raise NotReadyYet from error
         with connection:
             row = connection.execute("SELECT current_setting('data_directory')").fetchone()
-            answering, noted = Path(row[0]) if row else None, self._noted_server()
+            answering = Path(row[0]) if row else None
             # SCRAM has proven already that the server knows our password; this proves that it is this very
             # process.
-            if answering != self.cluster or noted != (process.pid, port):
+            if answering != self.cluster or noted[:2] != (process.pid, port):
                 raise EmbeddedServerError(
                     f"Another Postgres answers on port {port} (its data are in {answering}, ours in {self.cluster}): "
                     "stop it, or set DATABASE_URL to the server you want."
@@ -154,11 +157,11 @@ class EmbeddedPostgres(EmbeddedServer):
             "set DATA_DIR to a folder that everybody may pass through, or run as an ordinary user."
         )
 
-    def _noted_server(self) -> tuple[int, int] | None:
-        """Return process id and port that the server wrote into ``postmaster.pid``, or None."""
+    def _noted_server(self) -> tuple[int, int, str] | None:
+        """Return process id, port and state that the server wrote into ``postmaster.pid``, or None."""
         try:
             lines = (self.cluster / "postmaster.pid").read_text().splitlines()
-            return int(lines[0]), int(lines[3])
+            return int(lines[0]), int(lines[3]), lines[7].strip()
         except (FileNotFoundError, IndexError, ValueError):
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import time
@@ -10,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from scheduling_project.embedded import binaries
 from scheduling_project.embedded.errors import EmbeddedServerError
@@ -73,14 +74,17 @@ class EmbeddedRedis(EmbeddedServer):
         self._end_earlier_run()
 
     def _end_earlier_run(self) -> None:
-        try:
-            pid = int(self.pid_file.read_text())
-        except (FileNotFoundError, ValueError):
-            pass
-        else:
+        pid = self._noted_pid()
+        if pid is not None:
             self._end_leftover(pid, self.data, [(signal.SIGTERM, 8.0), (signal.SIGKILL, 3.0)])
-            with contextlib.suppress(FileNotFoundError):
-                self.pid_file.unlink()
+        self.pid_file.unlink(missing_ok=True)
+
+    def _noted_pid(self) -> int | None:
+        """Return the process id that the server wrote into its file, or None."""
+        try:
+            return int(self.pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def _remove_data(self) -> None:
         shutil.rmtree(self.folder)
@@ -100,8 +104,17 @@ class EmbeddedRedis(EmbeddedServer):
         return [self._program, str(self._configuration)]
 
     def _probe(self, port: int, process: GuardedProcess) -> str:
+        if self._noted_pid() != process.pid:  # the server writes it once it listens
+            raise NotReadyYet
         password = self._password(self.folder)
-        client = redis.Redis(host=LOOPBACK, port=port, password=password, socket_timeout=5, socket_connect_timeout=5)
+        client = redis.Redis(
+            host=LOOPBACK,
+            port=port,
+            password=password,
+            socket_timeout=5,
+            socket_connect_timeout=5,
+            retry=Retry(NoBackoff(), 0),
+        )
         try:
             facts = client.info("server")
         except redis.exceptions.RedisError as error:  # refused, still loading, or somebody else's password

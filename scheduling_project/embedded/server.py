@@ -258,10 +258,10 @@ class EmbeddedServer(abc.ABC):
         if process is None:
             return
         for number, seconds in signals:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
                 process.send_signal(number)
                 process.wait(seconds)
-            if not process.is_running():
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 self.notes.append(f"Ended the {self.label} (process {pid}) that a killed run had left behind.")
                 return
         raise EmbeddedServerError(
