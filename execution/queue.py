@@ -65,20 +65,20 @@ class Claim:
 CLAIM = f"""
 WITH {CLOCK},
 target AS MATERIALIZED (
-    SELECT s.execution_id FROM execution_steprun s WHERE s.id = %(id)s
+    SELECT s.execution_id FROM execution_steprun s WHERE s.id = %(id)s::uuid
 ), opening AS MATERIALIZED (
     SELECT e.id FROM execution_execution e
     WHERE e.id = (SELECT execution_id FROM target) AND e.state IN ('scheduled', 'queued')
     FOR NO KEY UPDATE
 ), claimed AS (
     UPDATE execution_steprun s
-    SET state = 'running', state_reason = '', attempt = s.attempt + 1, lease_token = %(token)s,
-        lease_until = clock.now + make_interval(secs => %(lease)s), dispatched_at = NULL, dispatches = 0,
-        timeout_at = NULL, worker = %(worker)s, started_at = coalesce(s.started_at, clock.now)
+    SET state = 'running', state_reason = '', attempt = s.attempt + 1, lease_token = %(token)s::uuid,
+        lease_until = clock.now + make_interval(secs => %(lease)s::float8), dispatched_at = NULL, dispatches = 0,
+        timeout_at = NULL, worker = %(worker)s::text, started_at = coalesce(s.started_at, clock.now)
     FROM clock, execution_execution e
-    WHERE s.id = %(id)s AND (SELECT count(*) FROM opening) >= 0
+    WHERE s.id = %(id)s::uuid AND (SELECT count(*) FROM opening) >= 0
       AND s.state IN ('queued', 'retryable') AND s.available_at <= clock.now
-      AND (%(priority)s::int IS NULL OR s.priority = %(priority)s)
+      AND (%(priority)s::int IS NULL OR s.priority = %(priority)s::int)
       AND e.id = s.execution_id AND e.state IN ('scheduled', 'queued', 'running')
       AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
     RETURNING s.*, clock.now AS claimed_at
@@ -119,8 +119,8 @@ def claim(
 # rescuer clears the token, so a worker that was away too long learns here that it no longer holds the step.
 HEARTBEAT = f"""
 WITH {CLOCK}
-UPDATE execution_steprun s SET lease_until = clock.now + make_interval(secs => %(lease)s)
-FROM clock WHERE s.id = %(id)s AND s.lease_token = %(token)s
+UPDATE execution_steprun s SET lease_until = clock.now + make_interval(secs => %(lease)s::float8)
+FROM clock WHERE s.id = %(id)s::uuid AND s.lease_token = %(token)s::uuid
 RETURNING s.lease_until
 """
 
@@ -192,23 +192,23 @@ class Finished:
 FINISH = f"""
 WITH {CLOCK},
 held AS MATERIALIZED (
-    SELECT e.id, e.workflow_id FROM execution_execution e WHERE e.id = %(execution_id)s FOR NO KEY UPDATE
+    SELECT e.id, e.workflow_id FROM execution_execution e WHERE e.id = %(execution_id)s::uuid FOR NO KEY UPDATE
 ), fenced AS (
     UPDATE execution_steprun s
-    SET state = %(state)s, state_reason = %(reason)s, waiting_for = NULL, lease_token = NULL, lease_until = NULL,
+    SET state = %(state)s::text, state_reason = %(reason)s::text, waiting_for = NULL, lease_token = NULL, lease_until = NULL,
         last_token = coalesce(s.lease_token, s.last_token), finished_at = clock.now, dispatched_at = NULL,
         failures = s.failures + %(charged)s::int, worker_deaths = s.worker_deaths + %(worker_died)s::int
     FROM clock, held
-    WHERE s.id = %(id)s AND s.execution_id = held.id AND {{guard}}
+    WHERE s.id = %(id)s::uuid AND s.execution_id = held.id AND {{guard}}
     RETURNING s.id, s.execution_id, s.parent_id, s.name, s.attempt, s.worker, s.last_token, held.workflow_id
 ), closed AS (
     UPDATE execution_attempt a
-    SET state = %(attempt_state)s, finished_at = clock.now, error_type = %(error_type)s, error = %(error)s,
-        traceback = %(traceback)s, decision = %(decision)s::jsonb
+    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text, error = %(error)s::text,
+        traceback = %(traceback)s::text, decision = %(decision)s::jsonb
     FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
 ), kept AS (
     INSERT INTO execution_stepoutput (step_run_id, data)
-    SELECT id, %(output)s::jsonb FROM fenced WHERE %(has_output)s
+    SELECT id, %(output)s::jsonb FROM fenced WHERE %(has_output)s::bool
     ON CONFLICT (step_run_id) DO UPDATE SET data = excluded.data
 ), freed AS (
     UPDATE execution_steprun s
@@ -232,9 +232,9 @@ held AS MATERIALIZED (
 ), lettered AS (
     INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
         traceback, fingerprint, step_input, attempts, worker, state, note, redrives, decided_by, created_at)
-    SELECT %(letter_id)s::uuid, execution_id, id, workflow_id, name, %(letter)s, %(error_type)s, %(error)s,
-        %(traceback)s, %(fingerprint)s, %(step_input)s::jsonb, attempt, worker, 'open', '', 0, '', clock.now
-    FROM fenced, clock WHERE %(letter)s <> ''
+    SELECT %(letter_id)s::uuid, execution_id, id, workflow_id, name, %(letter)s::text, %(error_type)s::text, %(error)s::text,
+        %(traceback)s::text, %(fingerprint)s::text, %(step_input)s::jsonb, attempt, worker, 'open', '', 0, '', clock.now
+    FROM fenced, clock WHERE %(letter)s::text <> ''
     ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
     SET state = 'open', reason = excluded.reason, error_type = excluded.error_type, error = excluded.error,
         traceback = excluded.traceback, fingerprint = excluded.fingerprint, step_input = excluded.step_input,
@@ -243,7 +243,7 @@ held AS MATERIALIZED (
 ), resolved AS (
     UPDATE execution_deadletter d SET state = 'resolved', decided_at = clock.now
     FROM fenced, clock
-    WHERE %(letter)s = '' AND d.execution_id = fenced.execution_id AND d.step_run_id = fenced.id
+    WHERE %(letter)s::text = '' AND d.execution_id = fenced.execution_id AND d.step_run_id = fenced.id
       AND d.state = 'redriving'
 ), parent AS (
     UPDATE execution_steprun p
@@ -291,7 +291,7 @@ WHERE EXISTS (SELECT 1 FROM fenced)
 """
 
 FINISH_RUNNING = FINISH.format(
-    guard="s.lease_token = %(token)s::uuid AND (NOT %(expired)s OR s.lease_until < clock.now)"
+    guard="s.lease_token = %(token)s::uuid AND (NOT %(expired)s::bool OR s.lease_until < clock.now)"
 )
 FINISH_WAITING = FINISH.format(guard="s.state = ANY(%(leaving)s::text[]) AND s.lease_token IS NULL")
 
@@ -387,17 +387,17 @@ RESCHEDULE = f"""
 WITH {CLOCK},
 fenced AS (
     UPDATE execution_steprun s
-    SET state = %(state)s, state_reason = %(reason)s, lease_token = NULL, lease_until = NULL,
+    SET state = %(state)s::text, state_reason = %(reason)s::text, lease_token = NULL, lease_until = NULL,
         last_token = s.lease_token, available_at = greatest(coalesce(%(at)s::timestamptz, clock.now), clock.now),
         failures = s.failures + %(charged)s::int, worker_deaths = s.worker_deaths + %(worker_died)s::int,
         dispatched_at = NULL, dispatches = 0
     FROM clock
-    WHERE s.id = %(id)s AND s.lease_token = %(token)s AND (NOT %(expired)s OR s.lease_until < clock.now)
+    WHERE s.id = %(id)s::uuid AND s.lease_token = %(token)s::uuid AND (NOT %(expired)s::bool OR s.lease_until < clock.now)
     RETURNING s.id, s.last_token
 ), closed AS (
     UPDATE execution_attempt a
-    SET state = %(attempt_state)s, finished_at = clock.now, error_type = %(error_type)s, error = %(error)s,
-        traceback = %(traceback)s, decision = %(decision)s::jsonb
+    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text, error = %(error)s::text,
+        traceback = %(traceback)s::text, decision = %(decision)s::jsonb
     FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
 )
 SELECT id FROM fenced
@@ -478,8 +478,8 @@ FROM execution_steprun s
 JOIN execution_execution e ON e.id = s.execution_id
 JOIN execution_workflow w ON w.id = e.workflow_id
 WHERE s.state = 'running' AND s.lease_until < (SELECT now FROM clock)
-  AND (s.timeout_at IS NOT NULL OR pg_postmaster_start_time() < clock_timestamp() - make_interval(secs => %(lease)s))
-ORDER BY s.lease_until LIMIT %(limit)s
+  AND (s.timeout_at IS NOT NULL OR pg_postmaster_start_time() < (SELECT now FROM clock) - make_interval(secs => %(lease)s::float8))
+ORDER BY s.lease_until LIMIT %(limit)s::int
 """
 
 
@@ -503,9 +503,9 @@ def expired(*, lease: float, limit: int = 100, now: datetime | None = None) -> l
 MARK_GONE = f"""
 WITH {CLOCK}
 UPDATE execution_steprun s
-SET lease_until = clock.now - interval '1 microsecond', timeout_at = CASE WHEN %(timed_out)s THEN clock.now END
-FROM clock WHERE s.id = %(id)s AND s.state = 'running' AND s.attempt = %(attempt)s
-  AND starts_with(s.worker, %(worker)s || '/')
+SET lease_until = clock.now - interval '1 microsecond', timeout_at = CASE WHEN %(timed_out)s::bool THEN clock.now END
+FROM clock WHERE s.id = %(id)s::uuid AND s.state = 'running' AND s.attempt = %(attempt)s
+  AND starts_with(s.worker, %(worker)s::text || '/')
 RETURNING s.id
 """
 
@@ -526,15 +526,15 @@ def mark_gone(step_run_id: UUID, *, attempt: int, worker: str, timed_out: bool, 
 CANCEL = f"""
 WITH {CLOCK},
 held AS MATERIALIZED (
-    SELECT e.id FROM execution_execution e WHERE e.id = %(id)s FOR NO KEY UPDATE
+    SELECT e.id FROM execution_execution e WHERE e.id = %(id)s::uuid FOR NO KEY UPDATE
 ), cancelled AS (
     UPDATE execution_execution e
-    SET state = 'cancelled', state_reason = %(reason)s, finished_at = clock.now, open_steps = 0
+    SET state = 'cancelled', state_reason = %(reason)s::text, finished_at = clock.now, open_steps = 0
     FROM clock, held WHERE e.id = held.id AND e.finished_at IS NULL
     RETURNING e.id, e.news_topic, e.source_kind, e.source_id, e.finished_at
 ), stopped AS (
     UPDATE execution_steprun s
-    SET state = 'cancelled', state_reason = %(reason)s, waiting_for = NULL, finished_at = clock.now,
+    SET state = 'cancelled', state_reason = %(reason)s::text, waiting_for = NULL, finished_at = clock.now,
         last_token = coalesce(s.lease_token, s.last_token), lease_token = NULL, lease_until = NULL, dispatched_at = NULL
     FROM clock, cancelled WHERE s.execution_id = cancelled.id AND s.finished_at IS NULL
     RETURNING s.id, s.last_token
@@ -568,11 +568,11 @@ WITH {CLOCK},
 freed AS (
     UPDATE execution_steprun s
     SET state = 'queued', lease_token = NULL, lease_until = NULL, last_token = s.lease_token, available_at = clock.now,
-        dispatched_at = NULL, dispatches = 0, state_reason = %(reason)s
-    FROM clock WHERE s.state = 'running' AND starts_with(s.worker, %(worker)s || '/')
+        dispatched_at = NULL, dispatches = 0, state_reason = %(reason)s::text
+    FROM clock WHERE s.state = 'running' AND starts_with(s.worker, %(worker)s::text || '/')
     RETURNING s.id, s.last_token
 ), closed AS (
-    UPDATE execution_attempt a SET state = %(attempt_state)s, finished_at = clock.now, error = %(reason)s
+    UPDATE execution_attempt a SET state = %(attempt_state)s::text, finished_at = clock.now, error = %(reason)s::text
     FROM freed, clock WHERE a.id = freed.last_token AND a.state = 'running'
 )
 SELECT id FROM freed
@@ -638,9 +638,9 @@ stale AS MATERIALIZED (
     JOIN execution_execution e ON e.id = s.execution_id AND e.state <> 'paused'
     WHERE s.queue = ANY(%(queues)s::text[]) AND s.state IN ('queued', 'retryable')
       AND s.dispatched_at < (SELECT now FROM clock)
-          - make_interval(secs => least(%(patience)s * 2 ^ greatest(s.dispatches - 1, 0), 4 * %(patience)s))
+          - make_interval(secs => least(%(patience)s::float8 * 2 ^ greatest(s.dispatches - 1, 0), 4 * %(patience)s::float8))
       AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
-    ORDER BY s.dispatched_at LIMIT %(limit)s
+    ORDER BY s.dispatched_at LIMIT %(limit)s::int
     FOR NO KEY UPDATE OF s SKIP LOCKED
 )
 UPDATE execution_steprun s SET dispatched_at = clock.now, dispatches = least(s.dispatches + 1, 30)
@@ -703,7 +703,7 @@ def broker_epoch() -> Epoch | None:
 # Race: sweeps finish in another order than they asked Redis: the counter only ever grows.
 REMEMBER_EPOCH = """
 INSERT INTO execution_brokerepoch (broker, epoch, counter, resets, changed_at)
-VALUES ('default', %(epoch)s, %(counter)s, 0, clock_timestamp())
+VALUES ('default', %(epoch)s::uuid, %(counter)s::bigint, 0, clock_timestamp())
 ON CONFLICT (broker) DO UPDATE SET counter = greatest(execution_brokerepoch.counter, excluded.counter)
 WHERE execution_brokerepoch.epoch = excluded.epoch
 """
@@ -717,9 +717,9 @@ def remember_epoch(epoch: UUID, counter: int) -> None:
 # that what is published meanwhile is not forgotten again.
 CHANGE_EPOCH = """
 UPDATE execution_brokerepoch
-SET epoch = %(epoch)s, counter = %(counter)s, resets = resets + 1, changed_at = clock_timestamp()
-WHERE broker = 'default' AND epoch = %(old_epoch)s AND counter >= %(old_counter)s
-  AND NOT (epoch = %(epoch)s AND counter < %(counter)s)
+SET epoch = %(epoch)s::uuid, counter = %(counter)s::bigint, resets = resets + 1, changed_at = clock_timestamp()
+WHERE broker = 'default' AND epoch = %(old_epoch)s::uuid AND counter >= %(old_counter)s::bigint
+  AND NOT (epoch = %(epoch)s::uuid AND counter < %(counter)s::bigint)
 RETURNING broker
 """
 
@@ -737,7 +737,7 @@ HOLD = """
 SELECT e.id, e.version_id, e.state, e.input, e.priority, e.queue, e.source_kind, e.source_id, e.scheduled_for,
        e.created_at, e.failed_steps, w.name AS workflow_name
 FROM execution_execution e JOIN execution_workflow w ON w.id = e.workflow_id
-WHERE e.id = %(id)s FOR NO KEY UPDATE OF e
+WHERE e.id = %(id)s::uuid FOR NO KEY UPDATE OF e
 """
 
 
@@ -748,7 +748,7 @@ def hold(execution_id: UUID, *, using: str | None = None) -> Any | None:
 
 RIPE = """
 SELECT id, name FROM execution_steprun
-WHERE execution_id = %(id)s AND state = 'waiting' AND waiting_for = 'needs' AND needs_open = 0 ORDER BY id
+WHERE execution_id = %(id)s::uuid AND state = 'waiting' AND waiting_for = 'needs' AND needs_open = 0 ORDER BY id
 """
 
 
@@ -759,7 +759,7 @@ def ripe(execution_id: UUID, *, using: str | None = None) -> list[Any]:
 
 STEP_RESULTS = """
 SELECT s.name, s.state, o.data FROM execution_steprun s LEFT JOIN execution_stepoutput o ON o.step_run_id = s.id
-WHERE s.execution_id = %(id)s AND s.parent_id IS NULL AND s.finished_at IS NOT NULL
+WHERE s.execution_id = %(id)s::uuid AND s.parent_id IS NULL AND s.finished_at IS NOT NULL
   AND (%(names)s::text[] IS NULL OR s.name = ANY(%(names)s::text[]))
 """
 
@@ -786,7 +786,7 @@ SET state = CASE WHEN %(waiting_for)s::text IS NULL THEN 'queued' ELSE 'waiting'
     dispatched_at = CASE WHEN %(waiting_for)s::text IS NULL THEN clock.now END,
     dispatches = CASE WHEN %(waiting_for)s::text IS NULL THEN 1 ELSE 0 END,
     items_open = %(items)s::int, state_reason = ''
-FROM clock WHERE s.id = %(id)s AND s.state = 'waiting' AND s.waiting_for = 'needs'
+FROM clock WHERE s.id = %(id)s::uuid AND s.state = 'waiting' AND s.waiting_for = 'needs'
 RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
 """
 
@@ -819,12 +819,12 @@ INSERT INTO execution_steprun (id, execution_id, parent_id, name, item_index, it
     timeout, state, waiting_for, needs_open, available_at, dispatched_at, dispatches, state_reason, items_open,
     items_failed, attempt, failures, worker_deaths, worker, created_at)
 SELECT i.id, p.execution_id, p.id, p.name, i.position - 1, i.item::jsonb, p.kind, p.label, p.queue, p.priority,
-    p.timeout, CASE WHEN i.position <= %(parallel)s THEN 'queued' ELSE 'waiting' END,
-    CASE WHEN i.position <= %(parallel)s THEN NULL ELSE 'pool' END, 0, clock.now,
-    CASE WHEN i.position <= least(%(parallel)s, %(bound)s) THEN clock.now END,
-    CASE WHEN i.position <= least(%(parallel)s, %(bound)s) THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', clock.now
+    p.timeout, CASE WHEN i.position <= %(parallel)s::int THEN 'queued' ELSE 'waiting' END,
+    CASE WHEN i.position <= %(parallel)s::int THEN NULL ELSE 'pool' END, 0, clock.now,
+    CASE WHEN i.position <= least(%(parallel)s::int, %(bound)s::int) THEN clock.now END,
+    CASE WHEN i.position <= least(%(parallel)s::int, %(bound)s::int) THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', clock.now
 FROM unnest(%(ids)s::uuid[], %(items)s::text[]) WITH ORDINALITY AS i(id, item, position), execution_steprun p, clock
-WHERE p.id = %(parent)s
+WHERE p.id = %(parent)s::uuid
 RETURNING id, label, queue, priority, timeout, attempt, dispatched_at IS NOT NULL AS dispatched
 """
 
@@ -852,7 +852,7 @@ def fan_out(
 
 ITEM_RESULTS = """
 SELECT s.state, o.data FROM execution_steprun s LEFT JOIN execution_stepoutput o ON o.step_run_id = s.id
-WHERE s.parent_id = %(parent)s ORDER BY s.item_index
+WHERE s.parent_id = %(parent)s::uuid ORDER BY s.item_index
 """
 
 
@@ -863,14 +863,14 @@ def item_results(parent_id: UUID) -> list[tuple[str, str | None]]:
 
 def step_name(step_run_id: UUID) -> str:
     """The name of a step run."""
-    row = engine.fetch_one("SELECT name FROM execution_steprun WHERE id = %(id)s", {"id": step_run_id})
+    row = engine.fetch_one("SELECT name FROM execution_steprun WHERE id = %(id)s::uuid", {"id": step_run_id})
     assert row is not None
     name: str = row.name
     return name
 
 
 KEEP_OUTPUT = """
-INSERT INTO execution_executionoutput (execution_id, data) VALUES (%(id)s, %(data)s::jsonb)
+INSERT INTO execution_executionoutput (execution_id, data) VALUES (%(id)s::uuid, %(data)s::jsonb)
 ON CONFLICT (execution_id) DO UPDATE SET data = excluded.data
 """
 
@@ -884,12 +884,12 @@ def keep_execution_output(execution_id: UUID, output: Any) -> None:
 FAIL_OUTPUT = f"""
 WITH {CLOCK},
 failed AS (
-    UPDATE execution_execution SET state = 'failed', failed_steps = failed_steps + 1, state_reason = %(reason)s
-    WHERE id = %(id)s AND state = 'succeeded' RETURNING id, workflow_id
+    UPDATE execution_execution SET state = 'failed', failed_steps = failed_steps + 1, state_reason = %(reason)s::text
+    WHERE id = %(id)s::uuid AND state = 'succeeded' RETURNING id, workflow_id
 )
 INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
     traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
-SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s, '', %(fingerprint)s, 0,
+SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s::text, '', %(fingerprint)s::text, 0,
     '', 'open', '', 0, '', clock.now FROM failed, clock
 ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
 SET state = 'open', error = excluded.error
@@ -914,7 +914,7 @@ SELECT s.id, s.execution_id, s.name, s.waiting_for, e.version_id
 FROM execution_steprun s JOIN execution_execution e ON e.id = s.execution_id
 WHERE s.state = 'waiting' AND s.waiting_for IN ('timer', 'approval') AND s.available_at <= (SELECT now FROM clock)
   AND e.state <> 'paused'
-ORDER BY s.available_at LIMIT %(limit)s
+ORDER BY s.available_at LIMIT %(limit)s::int
 """
 
 
@@ -931,7 +931,7 @@ SELECT DISTINCT s.execution_id, e.version_id
 FROM execution_steprun s JOIN execution_execution e ON e.id = s.execution_id
 WHERE s.state = 'waiting' AND s.waiting_for = 'needs' AND s.needs_open = 0
   AND e.finished_at IS NULL AND s.available_at < (SELECT now FROM clock) - interval '30 seconds'
-LIMIT %(limit)s
+LIMIT %(limit)s::int
 """
 
 
@@ -944,7 +944,7 @@ OVERDUE = f"""
 WITH {CLOCK}
 SELECT id FROM execution_execution
 WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at < (SELECT now FROM clock)
-ORDER BY deadline_at LIMIT %(limit)s
+ORDER BY deadline_at LIMIT %(limit)s::int
 """
 
 
@@ -954,7 +954,7 @@ def overdue(*, limit: int, now: datetime | None = None) -> list[UUID]:
 
 
 NOTE_PROGRESS = """
-UPDATE execution_attempt SET progress = %(progress)s::jsonb WHERE id = %(token)s AND state = 'running'
+UPDATE execution_attempt SET progress = %(progress)s::jsonb WHERE id = %(token)s::uuid AND state = 'running'
 """
 
 
@@ -965,7 +965,7 @@ def note_progress(token: UUID, progress: dict[str, Any]) -> None:
 
 # The last word on an ambiguous COMMIT: the connection broke while the answer was on its way.
 OUTCOME = """
-SELECT s.state FROM execution_steprun s WHERE s.id = %(id)s AND s.last_token = %(token)s AND s.lease_token IS NULL
+SELECT s.state FROM execution_steprun s WHERE s.id = %(id)s::uuid AND s.last_token = %(token)s::uuid AND s.lease_token IS NULL
 """
 
 
@@ -979,7 +979,7 @@ def outcome(step_run_id: UUID, token: UUID) -> str | None:
 
 REPORT_PROCESS = """
 INSERT INTO execution_processreport (name, kind, host, pid, queues, slots, busy, versions, started_at, seen_at)
-VALUES (%(name)s, %(kind)s, %(host)s, %(pid)s, %(queues)s::jsonb, %(slots)s, %(busy)s, %(versions)s::jsonb,
+VALUES (%(name)s::text, %(kind)s::text, %(host)s::text, %(pid)s::int, %(queues)s::jsonb, %(slots)s::int, %(busy)s::int, %(versions)s::jsonb,
     clock_timestamp(), clock_timestamp())
 ON CONFLICT (name) DO UPDATE SET host = excluded.host, queues = excluded.queues, slots = excluded.slots,
     busy = excluded.busy, versions = excluded.versions, seen_at = excluded.seen_at, stopped_at = NULL,
@@ -1017,5 +1017,5 @@ def report_process(
 def report_stopped(name: str) -> None:
     """Say that a worker or a beat has stopped as it should."""
     engine.fetch_all(
-        "UPDATE execution_processreport SET stopped_at = clock_timestamp() WHERE name = %(name)s", {"name": name}
+        "UPDATE execution_processreport SET stopped_at = clock_timestamp() WHERE name = %(name)s::text", {"name": name}
     )
