@@ -9,7 +9,8 @@
                     {"kind": "solar", "event": "sunrise", "latitude": 52.5, "longitude": 13.4}],
      "gap": "skip", "overlap": "both", "start": "…Z", "end": "…Z", "jitter": 60,
      "calendars": {"exclude": ["holidays"], "only": [], "shift": "next", "data": {"holidays": {…}}},
-     "blackouts": [{"from": "…Z", "until": "…Z", "action": "skip"}]}
+     "blackouts": [{"from": "…Z", "until": "…Z", "action": "postpone"},
+                   {"from": "fri 18:00", "until": "mon 06:00"}]}
 
 In the canonical form members with their default are absent, the order is fixed, and instants are UTC texts with
 whole seconds: two specs mean the same exactly when their canonical forms are equal.
@@ -22,14 +23,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from schedules import cron
+from schedules.blackouts import normalise_blackouts
+from schedules.calendars import MOST_MEMBERS, check_names, names_in, normalise_definition, normalise_reference
 from schedules.cron_instants import GAPS, OVERLAPS
+from schedules.rrule_text import RuleError, parse_rules
+from schedules.rrule_text import canonical as canonical_rules
+from schedules.solar import EVENTS
 from schedules.spec_reading import LAST_INSTANT, Problems, Reader, write_instant
 from schedules.timetables import DAY
 from schedules.zones import UnknownZone, Zone, zone_of
 
 MOST_TIMETABLES: Final = 50
 LONGEST_JITTER: Final = 7 * DAY
-KINDS: Final = ("cron", "interval", "once")
+KINDS: Final = ("cron", "interval", "once", "rrule", "solar")
+SHIFTS: Final = ("next", "previous")
 UNITS: Final = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 0, "weeks": 0, "months": 0, "years": 0}
 _LONGEST: Final = {"days": 36_525, "weeks": 5_217, "months": 1_200}
 _DURATION: Final = re.compile(r"P(?:(\d{1,9})([YMWD])|T(\d{1,12})([HMS]))")
@@ -55,8 +62,58 @@ def normalise(spec: Mapping[str, Any]) -> dict[str, Any]:
     _put(canonical, "start", None if start is None else write_instant(start), None)
     _put(canonical, "end", None if end is None else write_instant(end), None)
     _put(canonical, "jitter", reader.integer("jitter", low=0, high=LONGEST_JITTER, default=0), 0)
+    calendars = _calendars(reader)
+    if calendars:
+        canonical["calendars"] = calendars
+    blackouts = normalise_blackouts(reader, zone)
+    if blackouts:
+        canonical["blackouts"] = blackouts
     reader.finish()
     problems.raise_if_any()
+    return canonical
+
+
+def calendar_names(spec: Mapping[str, Any]) -> list[str]:
+    """The names of calendars that a spec mentions itself; their definitions belong into `calendars.data`.
+
+    For a spec that is not checked yet: what makes no sense is passed over.
+    """
+    calendars = spec.get("calendars")
+    if not isinstance(calendars, Mapping):
+        return []
+    lists = [calendars.get(use) for use in ("exclude", "only")]
+    return sorted({name for uses in lists if isinstance(uses, list | tuple) for use in uses for name in names_in(use)})
+
+
+def _calendars(reader: Reader) -> dict[str, Any]:
+    value = reader.take("calendars")
+    if value is None:
+        return {}
+    member = Reader(value, "calendars", reader.problems)
+    data_reader = Reader(member.take("data") or {}, "calendars.data", reader.problems)
+    data = {
+        name: normalise_definition(data_reader.take(name), problems=reader.problems, path=data_reader.at(name))
+        for name in data_reader
+    }
+    canonical: dict[str, Any] = {}
+    references = []
+    for use in ("exclude", "only"):
+        found = []
+        for index, entry in enumerate(member.items(use, most=MOST_MEMBERS)):
+            path = f"calendars.{use}.{index}"
+            reference = normalise_reference(entry, problems=reader.problems, path=path)
+            if reference and reference not in found:
+                found.append(reference)
+                references.append((path, reference))
+        _put(canonical, use, found, [])
+    shift = member.take("shift")
+    if shift is not None:
+        canonical["shift"] = member.choice("shift", SHIFTS, default=None)
+        if not references:
+            member.add("shift", "needs calendars to exclude, or to fire on only")
+    member.finish()
+    names = check_names(references, data, problems=reader.problems)
+    _put(canonical, "data", {name: data[name] for name in names if name in data}, {})
     return canonical
 
 
@@ -156,4 +213,27 @@ def _once(reader: Reader, zone: Zone) -> dict[str, Any]:
     return {} if at is None else {"at": write_instant(at)}
 
 
-_READERS: Final = {"cron": _cron, "interval": _interval, "once": _once}
+def _rrule(reader: Reader, zone: Zone) -> dict[str, Any]:
+    rules = reader.take("rules")
+    if isinstance(rules, list | tuple) and all(isinstance(line, str) for line in rules):
+        rules = "\n".join(rules)
+    if not isinstance(rules, str):
+        reader.add("rules", "is required: lines such as DTSTART:20260105T090000 and RRULE:FREQ=WEEKLY;BYDAY=MO")
+        return {}
+    try:
+        parse_rules(rules, zone)
+    except RuleError as error:
+        reader.add("rules", str(error))
+        return {}
+    return {"rules": canonical_rules(rules)}
+
+
+def _solar(reader: Reader, zone: Zone) -> dict[str, Any]:
+    return {
+        "event": reader.choice("event", EVENTS, default=None),
+        "latitude": reader.number("latitude", low=-90, high=90),
+        "longitude": reader.number("longitude", low=-180, high=180),
+    }
+
+
+_READERS: Final = {"cron": _cron, "interval": _interval, "once": _once, "rrule": _rrule, "solar": _solar}

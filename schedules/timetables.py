@@ -80,13 +80,15 @@ class CalendarInterval(Timetable):
     for `gap` and `overlap` to say, as for a cron job at a fixed time.
     """
 
+    is_interval_like: Final = False
+
     def __init__(self, unit: str, every: int, anchor: int, zone: Zone, *, gap: Gap, overlap: Overlap) -> None:
         """`unit` is "days", "weeks" or "months"; `anchor` is in seconds on the local clock of `zone`."""
         self.unit = unit
         self.every = every
         self.zone = zone
-        self._gap = gap
-        self._overlap = overlap
+        self.lost: str = gap
+        self.overlap = overlap
         self._anchor_day, self._time = divmod(anchor, DAY)
         self._step = every * 7 if unit == "weeks" else every
         if unit == "months":
@@ -108,10 +110,19 @@ class CalendarInterval(Timetable):
         # No change of clocks moves a local time by more than a day (the date line), so two days back is enough.
         earliest = (after + self.zone.offset(after)) // DAY - 2
         for day in self._days(max(earliest, -1)):
-            for instant in instants_of(self.zone, day * DAY + self._time, gap=self._gap, overlap=self._overlap):
+            for instant in instants_of(self.zone, day * DAY + self._time, gap=self.lost, overlap=self.overlap):
                 if after < instant <= LAST_INSTANT:
                     yield instant
                     after = instant
+
+    def locals_between(self, low: int, high: int) -> Iterator[int]:
+        """The local seconds in [`low`, `high`) that it names."""
+        for day in self._days(low // DAY):
+            local = day * DAY + self._time
+            if local >= high:
+                return
+            if local >= low:
+                yield local
 
     def _days(self, earliest: int) -> Iterator[int]:
         """The local days from `earliest` on (days since 1970-01-01)."""
@@ -152,14 +163,14 @@ class CronTimetable(Timetable):
     def __init__(self, cron: Cron, zone: Zone, *, gap: Gap = "fire_at_end", overlap: Overlap = "first") -> None:
         self.cron = cron
         self.zone = zone
-        self._gap = gap
-        self._overlap = overlap
+        self.gap = gap
+        self.overlap = overlap
 
     def next_after(self, after: int) -> int | None:
-        return self.cron.next_epoch(after, self.zone, gap=self._gap, overlap=self._overlap)
+        return self.cron.next_epoch(after, self.zone, gap=self.gap, overlap=self.overlap)
 
     def between(self, after: int, until: int) -> Iterator[int]:
-        return self.cron.between_epoch(after, until, self.zone, gap=self._gap, overlap=self._overlap)
+        return self.cron.between_epoch(after, until, self.zone, gap=self.gap, overlap=self.overlap)
 
     def describe(self) -> str:
         return self.cron.describe()
