@@ -173,17 +173,18 @@ class Supervisor:
                 self.output.drain(running.name)
                 raise ServiceDied(running.name, code, running.tail())
 
-    def wait_for(self, ready: Callable[[], str | None], *, timeout: float) -> None:
-        """Ask ``ready`` until it answers None. Its last answer, what is missing, becomes the ``NotReady``.
+    def wait_for(self, ready: Callable[[], str | None], *, timeout: float, interval: float = 0.5) -> None:
+        """Ask ``ready`` every ``interval`` seconds until it answers None.
 
-        Raises ``NotReady`` after ``timeout`` seconds, ``ServiceDied`` or ``StopRequested`` before that.
+        Its last answer, what is missing, becomes the message of the ``NotReady``. Raises ``NotReady`` after
+        ``timeout`` seconds, ``ServiceDied`` or ``StopRequested`` before that.
         """
         deadline = time.monotonic() + timeout
         while (missing := ready()) is not None:
             self.check()
             if time.monotonic() > deadline:
                 raise NotReady(missing)
-            time.sleep(POLL)
+            time.sleep(interval)
 
     def watch(self) -> None:
         """Watch until something ends it: raises ``ServiceDied`` or ``StopRequested``, never returns."""
