@@ -8,7 +8,6 @@ Problems are keyed by dotted path (``steps.load.needs.0``) and name the rule tha
 from __future__ import annotations
 
 import graphlib
-import inspect
 import json
 import re
 from collections import OrderedDict
@@ -26,11 +25,13 @@ from execution.expressions import ExpressionError, Reference, compile_template
 from execution.graph import seconds
 from execution.json_schemas import Problems, add, dotted
 from execution.models import WorkflowVersion
+from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 from scheduling_project.common.errors import InvalidInput
 
-__all__ = ["DEFINITION_SCHEMA", "check", "problems_of", "validate_input"]
+__all__ = ["DEFINITION_SCHEMA", "check", "check_queue", "check_retry_policy", "problems_of", "validate_input"]
 
 _DEFINITION: Final = json_schemas.validator(DEFINITION_SCHEMA)
+_RETRY_POLICY: Final = json_schemas.validator({**POLICY_SCHEMA, "$defs": {"failures": FAILURES_SCHEMA}})
 _STEP_NAME: Final = re.compile(STEP_NAME)
 _SCOPE: Final = ("input", "steps", "execution")
 _EXPRESSION: Final = "${{"
@@ -67,6 +68,23 @@ def problems_of(definition: Any) -> Problems:
         return {"": [f"is {size} bytes of JSON; at most {settings.WORKFLOW_MAX_PAYLOAD_BYTES} are kept"]}
     # The meaning is only looked at where the shape is right: every message then has one cause.
     return json_schemas.value_problems(_DEFINITION, definition) or _meaning(definition)
+
+
+def check_retry_policy(policy: Any, *, at: str = "retry_policy") -> None:
+    """Refuse a retry policy that is not of the one schema (None means that nobody stated one).
+
+    Raises:
+        InvalidInput: with a rule per dotted path below `at`.
+    """
+    problems = {} if policy is None else json_schemas.value_problems(_RETRY_POLICY, policy, at=at)
+    if problems:
+        raise InvalidInput("The retry policy is not valid.", fields=problems)
+
+
+def check_queue(problems: Problems, queue: Any, *, at: str = "queue") -> None:
+    """Note that there is no such queue."""
+    if queue not in settings.WORKFLOW_QUEUES:
+        add(problems, at, f"there is no queue {queue}; there are {', '.join(settings.WORKFLOW_QUEUES)}")
 
 
 def validate_input(version: WorkflowVersion, input: Any, *, at: str = "input") -> None:
@@ -205,14 +223,9 @@ class _Step:
         if task is None:
             self.note(f"{self.step['task']} is not a task that steps may run here", "task")
             return
-        if any(_EXPRESSION in key for key in self.step.get("with", {})):
-            return
-        try:
-            inspect.signature(task.run).bind_partial(**self.step.get("with", {}))
-        except TypeError as error:
-            self.note(f"does not fit the task: {error}", "with")
-        except ValueError:  # a callable that does not tell its signature
-            return
+        mismatch = step_tasks.check_arguments(task, dict(self.step.get("with", {})))
+        if mismatch:
+            self.note(f"does not fit {self.step['task']}: {mismatch}", "with")
 
     def check_durations(self, kind: str) -> None:
         expires = self.step["approval"].get("expires") if kind == "approval" else None
@@ -260,11 +273,8 @@ class _Step:
 
 def _check_common(problems: Problems, part: Mapping[str, Any], at: str) -> None:
     """Members that a definition and its steps share."""
-    queue = part.get("queue")
-    if queue is not None and queue not in settings.WORKFLOW_QUEUES:
-        add(
-            problems, dotted(at, "queue"), f"there is no queue {queue}; there are {', '.join(settings.WORKFLOW_QUEUES)}"
-        )
+    if "queue" in part:
+        check_queue(problems, part["queue"], at=dotted(at, "queue"))
     if "priority" in part:
         try:
             priority.parse(part["priority"])

@@ -177,7 +177,7 @@ def _is_choice_of_members(branches: Any) -> bool:
 
 
 def _explain_choice(error: ValidationError) -> str:
-    branches = error.validator_value
+    branches: Any = error.validator_value
     if _is_choice_of_members(branches):
         names = [name for branch in branches for name in branch["required"]]
         given = [name for name in names if isinstance(error.instance, dict) and name in error.instance]
