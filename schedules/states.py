@@ -49,6 +49,13 @@ class CatchUpPolicy(models.TextChoices):
     NONE = "none", "Start none"
 
 
+class OnResume(models.TextChoices):
+    """What is done about the instants that a pause covered, when it ends."""
+
+    SKIP = "skip", "Record them as missed"
+    CATCH_UP = "catch_up", "Apply the catch-up policy"
+
+
 class PauseKind(models.TextChoices):
     """Who paused a schedule."""
 

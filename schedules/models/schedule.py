@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from execution import priority
 from execution.models import Workflow
-from schedules.states import CatchUpPolicy, OverlapPolicy, PauseKind
+from schedules.states import CatchUpPolicy, OnResume, OverlapPolicy, PauseKind
 from scheduling_project.common.ids import uuid7
 
 
@@ -64,7 +64,16 @@ class Schedule(models.Model):
     pause_note = models.CharField(max_length=500, blank=True)
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_until = models.DateTimeField(null=True, blank=True)
+    on_resume = models.CharField(
+        max_length=10,
+        choices=OnResume,
+        default=OnResume.SKIP,
+        help_text="What a pause that ends by itself does about the instants it covered.",
+    )
     fired_through = models.DateTimeField(help_text="Every instant up to here is in the ledger.")
+    missed_through = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Instants up to here are missed, whatever the catch-up policy."
+    )
     next_fire_at = models.DateTimeField(null=True, blank=True, help_text="Wake-up; empty: never due.")
     started_count = models.PositiveIntegerField(default=0, help_text="Executions started, against the maximum.")
     consecutive_failures = models.PositiveIntegerField(default=0)

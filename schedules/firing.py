@@ -1,0 +1,423 @@
+"""How a due schedule becomes executions.
+
+`fire_due` is safe to run anywhere, any number of times at once. One visit is one transaction: lock due schedules,
+write the ledger, create executions for exactly the ledger rows that are new, move watermarks and wake-ups. A crash
+between any two statements leaves either all of it or nothing. Messages go out after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+
+from execution import audit, creation, engine
+from execution.creation import Source, Start
+from schedules import claims, due, policies, versions
+from schedules.claims import SOURCE_KIND, Advance, LedgerRow
+from schedules.policies import BUFFERING, CatchUp, Decision
+from schedules.states import FireOutcome, FireReason, OnResume, OverlapPolicy, PauseKind
+from scheduling_project.common.ids import uuid7
+from scheduling_project.common.logs import get_logger
+
+log = get_logger(__name__)
+
+#: Schedules in one transaction: enough to spread the cost of its statements, few enough to hold locks briefly.
+SLICE = 1_000
+#: Due instants of one schedule, and of all, that one transaction takes. The rest is due at once again.
+INSTANTS_PER_SCHEDULE = 10_000
+INSTANTS_PER_SLICE = 20_000
+#: An instant taken more than so many seconds after it was due is a misfire, to which the catch-up policy applies.
+GRACE_SECONDS = 5
+#: Topic of the news that an execution of a schedule has ended, asked for where the schedule's policy depends on it.
+NEWS_TOPIC = "schedule.finished"
+ACTOR = "system"
+
+
+@dataclass(slots=True)
+class FireReport:
+    """What a call did. Numbers of instants, but for `schedules` (visited) and `slices` (transactions).
+
+    `more`: the call ended at its limit and further schedules are due.
+    """
+
+    schedules: int = 0
+    slices: int = 0
+    started: int = 0
+    buffered: int = 0
+    skipped: int = 0
+    missed: int = 0
+    quarantined: int = 0
+    more: bool = False
+    execution_ids: list[UUID] = field(default_factory=list, repr=False)
+
+    def add(self, other: FireReport) -> None:
+        """Count `other` in."""
+        for name in (f.name for f in fields(self) if f.name not in ("more", "execution_ids")):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.execution_ids += other.execution_ids
+
+    def count(self, outcome: str, instants: int) -> None:
+        setattr(self, outcome, getattr(self, outcome) + instants)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One schedule in one transaction: its row as locked, what is due, and what becomes of it."""
+
+    row: Any
+    batch: due.Batch
+    resumed: bool
+    missed_through: int | None
+    plan: policies.Overlap = field(default_factory=lambda: policies.Overlap(0, ()))
+    buffered: list[Any] = field(default_factory=list)
+    running: list[UUID] = field(default_factory=list)
+    started: int = 0
+    last_fire: int | None = None
+    source: Source = creation.API
+    input: Any = None
+    retry_policy: Any = None
+
+
+def fire_due(
+    now: datetime | None = None,
+    *,
+    limit: int = 10_000,
+    schedule_ids: Sequence[UUID] | None = None,
+    using: str | None = None,
+) -> FireReport:
+    """Fire what is due, up to `limit` schedules, in transactions of bounded size.
+
+    Args:
+        now: the moment to fire up to; Postgres's clock when left out.
+        schedule_ids: only these schedules.
+        using: database alias; the engine's when left out.
+
+    Raises:
+        django.db.OperationalError: Postgres is away or a statement ran into its timeouts. What was committed
+            before stays; nothing is lost, as the watermarks keep the debt.
+    """
+    alias = using or engine.alias()
+    report = FireReport()
+    while report.schedules < limit:
+        size = min(SLICE, limit - report.schedules)
+        done = _claim_and_fire(now or engine.now(using=alias), size, schedule_ids, alias)
+        report.add(done)
+        if done.schedules < size and not done.more:
+            return report
+    report.more = True
+    return report
+
+
+def release_buffered(*, limit: int = SLICE, now: datetime | None = None, using: str | None = None) -> FireReport:
+    """Start buffered instants whose predecessor has ended, up to `limit` schedules."""
+    alias = using or engine.alias()
+    instant = now or engine.now(using=alias)
+    with engine.transaction(using=alias):
+        return release(claims.claim_buffered(limit=limit, using=alias), now=instant, using=alias)
+
+
+def release(rows: Sequence[Any], *, now: datetime, using: str) -> FireReport:
+    """Start what these locked schedules have buffered, as far as their overlap policy allows; nothing else fires."""
+    if not rows or engine.fetch_one(claims.STOPPED, {}, using=using):
+        return FireReport()
+    return _fire(rows, now=now, using=using, collect=False)
+
+
+def settle(schedule_id: UUID, *, now: datetime, using: str) -> FireReport:
+    """Fire one schedule up to `now` inside the caller's transaction, waiting for its lock.
+
+    An edit does this with the old spec before it writes the new one. At most `INSTANTS_PER_SCHEDULE` instants are
+    taken; what is left keeps the old version and is fired by the next visits.
+    """
+    rows = claims.lock([schedule_id], using=using)
+    return _fire(rows, now=now, using=using)
+
+
+def _claim_and_fire(now: datetime, limit: int, ids: Sequence[UUID] | None, using: str) -> FireReport:
+    rows: list[Any] = []
+    try:
+        with engine.transaction(using=using):
+            rows = claims.claim_due(now=now, limit=limit, ids=ids, using=using)
+            return _fire(rows, now=now, using=using) if rows else FireReport()
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        if not rows:
+            raise
+        log.warning("firing.slice_failed", error=repr(error), schedules=len(rows))
+    return _fire_apart([row.id for row in rows], now, using)
+
+
+def _fire_apart(ids: Sequence[UUID], now: datetime, using: str) -> FireReport:
+    """Fire schedules one by one, after something in their common transaction raised: whoever raises again, alone, is
+    quarantined, and stops nobody else."""
+    report = FireReport()
+    for schedule_id in ids:
+        row: Any = None
+        try:
+            with engine.transaction(using=using):
+                for row in claims.claim_due(now=now, limit=1, ids=[schedule_id], using=using):
+                    report.add(_fire([row], now=now, using=using))
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:  # noqa: BLE001 - quarantine is for whatever one schedule can raise
+            with engine.transaction(using=using):
+                for row in claims.claim_due(now=now, limit=1, ids=[schedule_id], using=using):
+                    _quarantine([(row, error)], now=now, using=using)
+                    report.add(FireReport(schedules=1, slices=1, quarantined=1))
+    return report
+
+
+def _fire(rows: Sequence[Any], *, now: datetime, using: str, collect: bool = True) -> FireReport:
+    """One visit of locked schedules, inside the transaction that locked them."""
+    report = FireReport(slices=1)
+    failures: list[tuple[Any, Exception]] = []
+    segments = versions.segments(rows, using=using, failed=lambda row, error: failures.append((row, error)))
+    visits: list[_Visit] = []
+    seconds = int(now.timestamp())
+    budget = INSTANTS_PER_SLICE
+    for row in rows:
+        if row.id not in segments:
+            continue
+        if budget <= 0:
+            report.more = True
+            break
+        try:
+            visit = _look(row, segments[row.id], seconds, min(budget, INSTANTS_PER_SCHEDULE), collect)
+        except Exception as error:  # noqa: BLE001 - a timing that raises is quarantined
+            failures.append((row, error))
+            continue
+        budget -= sum(entry.instants for entry in visit.batch.entries)
+        report.more = report.more or visit.batch.more
+        visits.append(visit)
+    _decide(visits, using=using)
+    _write(visits, report, now=now, using=using)
+    if failures:
+        _quarantine(failures, now=now, using=using)
+    report.schedules = len(visits) + len(failures)
+    report.quarantined = len(failures)
+    return report
+
+
+def _look(row: Any, segments: Sequence[due.Segment], now: int, cap: int, collect: bool) -> _Visit:
+    """What is due of one schedule, by its pause, its timing and its catch-up policy."""
+    resumed = not row.enabled and row.paused_until is not None and row.paused_until <= now
+    missed_through = row.missed_through
+    if resumed and row.on_resume == OnResume.SKIP:
+        missed_through = max(row.paused_until, missed_through or 0)
+    if not collect or not (row.enabled or resumed):
+        if collect:
+            wake = row.paused_until
+        else:
+            wake = None if row.next_fire_at is None else row.next_fire_at.timestamp()
+        return _Visit(row, due.Batch([], row.fired_through, wake, False, 0), False, missed_through)
+    batch = due.collect(
+        segments,
+        after=row.fired_through,
+        now=now,
+        catch_up=CatchUp(
+            row.catch_up,
+            settings.SCHEDULE_CATCH_UP_WINDOW_SECONDS if row.catch_up_window is None else row.catch_up_window,
+            settings.SCHEDULE_CATCH_UP_LIMIT,
+            GRACE_SECONDS,
+        ),
+        cap=cap,
+        missed_through=missed_through,
+    )
+    return _Visit(row, batch, resumed, missed_through)
+
+
+def _decide(visits: Sequence[_Visit], *, using: str) -> None:
+    """Apply overlap policies and maxima. What runs and waits is read only for schedules whose policy asks."""
+    asking = [v for v in visits if not (v.row.overlap_policy == OverlapPolicy.ALLOW_ALL and v.batch.candidates)]
+    ids = [v.row.id for v in asking if v.batch.candidates or _may_release(v.row)]
+    running = claims.open_executions(ids, using=using) if ids else {}
+    waiting = claims.buffered(ids, using=using) if ids else {}
+    for visit in visits:
+        row = visit.row
+        visit.running = running.get(row.id, [])
+        visit.buffered = waiting.get(row.id, [])
+        visit.plan = policies.overlap(
+            row.overlap_policy,
+            running=len(visit.running),
+            buffered=len(visit.buffered),
+            candidates=visit.batch.candidates,
+            allowance=None if row.max_executions is None else max(row.max_executions - row.started_count, 0),
+        )
+
+
+def _may_release(row: Any) -> bool:
+    """Whether instants may wait: by its policy, or as an earlier policy left them (a visit without due instants)."""
+    return bool(row.enabled or row.pause_kind == PauseKind.FINISHED)
+
+
+def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using: str) -> None:
+    """Ledger, executions, watermarks, in this order."""
+    workflow_ids = {v.row.workflow_id for v in visits if v.plan.release or v.batch.candidates}
+    workflows = versions.published(workflow_ids, using=using) if workflow_ids else {}
+    rows: list[LedgerRow] = []
+    runs: list[LedgerRow] = []
+    for visit in visits:
+        for place, row in enumerate(_ledger_rows(visit, workflows)):
+            # Only the first entry of a visit can go on from the last one of the visit before.
+            (runs if place == 0 and _is_run(row) else rows).append(row)
+    if runs:
+        extended = claims.extend(runs, using=using)
+        rows += [row for row in runs if row.schedule_id not in extended]
+        for row in runs:
+            if row.schedule_id in extended:
+                report.count(row.outcome, row.instants)
+    new = claims.record(rows, using=using)
+    by_id = {visit.row.id: visit for visit in visits}
+    starts: list[Start] = []
+    for row in rows:
+        if (row.schedule_id, row.first) not in new:
+            continue
+        report.count(row.outcome, row.instants)
+        if row.execution_id is not None:
+            visit = by_id[row.schedule_id]
+            starts.append(_start(visit, workflows, row.execution_id, row.first))
+    settled = _settle_buffered(visits, workflows, starts, report)
+    claims.settle_buffered(settled, using=using)
+    for visit in visits:
+        if visit.plan.stop_others:
+            _stop_others(visit, using=using)
+    report.execution_ids += creation.start_many(starts, now=now, using=using)
+    claims.advance([_advance(visit) for visit in visits], now=now, using=using)
+    for visit in visits:
+        if visit.resumed:
+            note_deed(visit.row, "schedule.resume", "The pause ended as planned.", using=using)
+
+
+def _is_run(row: LedgerRow) -> bool:
+    """Whether an entry is of the kind that continues over visits: missed, paused, excluded."""
+    return row.outcome == FireOutcome.MISSED or row.reason == FireReason.BLACKOUT
+
+
+def _ledger_rows(visit: _Visit, workflows: Any) -> list[LedgerRow]:
+    rows = []
+    decisions = iter(visit.plan.decisions)
+    for entry in visit.batch.entries:
+        decision, note, execution_id = Decision(entry.outcome, entry.reason), "", None
+        if entry.outcome == FireOutcome.STARTED:
+            decision = next(decisions)
+            if decision.outcome == FireOutcome.STARTED:
+                if visit.row.workflow_id in workflows:
+                    execution_id = uuid7()
+                else:
+                    decision = Decision(FireOutcome.SKIPPED, FireReason.ERROR)
+                    note = "The workflow has no published version."
+        rows.append(
+            LedgerRow(
+                visit.row.id,
+                entry.version_id,
+                entry.first,
+                entry.last,
+                entry.instants,
+                entry.due,
+                decision.outcome,
+                decision.reason,
+                note,
+                execution_id,
+            )
+        )
+    return rows
+
+
+def _start(visit: _Visit, workflows: Any, execution_id: UUID, instant: int) -> Start:
+    row = visit.row
+    if not visit.started:
+        visit.source = Source(SOURCE_KIND, str(row.id), row.name)
+        visit.input, visit.retry_policy = engine.load_json(row.input), engine.load_json(row.retry_policy)
+    visit.started += 1
+    visit.last_fire = instant if visit.last_fire is None else max(visit.last_fire, instant)
+    return Start(
+        id=execution_id,
+        version=workflows[row.workflow_id],
+        source=visit.source,
+        input=visit.input,
+        scheduled_for=datetime.fromtimestamp(instant, UTC),
+        priority=row.priority,
+        queue=row.queue,
+        retry_policy=visit.retry_policy,
+        timeout=row.timeout,
+        concurrency_key=row.concurrency_key,
+        news_topic=NEWS_TOPIC if row.pause_on_failure is not None or row.overlap_policy in BUFFERING else "",
+    )
+
+
+def _settle_buffered(
+    visits: Sequence[_Visit], workflows: Any, starts: list[Start], report: FireReport
+) -> list[tuple[int, str, str, UUID | None]]:
+    settled: list[tuple[int, str, str, UUID | None]] = []
+    for visit in visits:
+        for entry in visit.buffered[: visit.plan.release]:
+            if visit.row.workflow_id in workflows:
+                execution_id = uuid7()
+                starts.append(_start(visit, workflows, execution_id, entry.scheduled_for))
+                settled.append((entry.id, FireOutcome.STARTED, "", execution_id))
+                report.count(FireOutcome.STARTED, 1)
+            else:
+                settled.append((entry.id, FireOutcome.SKIPPED, FireReason.ERROR, None))
+                report.count(FireOutcome.SKIPPED, 1)
+        if visit.plan.expire:
+            for entry in visit.buffered[-visit.plan.expire :]:
+                settled.append((entry.id, FireOutcome.SKIPPED, FireReason.MAX_EXECUTIONS, None))
+                report.count(FireOutcome.SKIPPED, 1)
+    return settled
+
+
+def _stop_others(visit: _Visit, *, using: str) -> None:
+    """End what still runs of a schedule, for its successor."""
+    from execution import lifecycle
+
+    for execution_id in visit.running:
+        lifecycle.cancel(execution_id, actor=ACTOR, reason="The next instant of its schedule is due.", using=using)
+
+
+def _advance(visit: _Visit) -> Advance:
+    row, batch = visit.row, visit.batch
+    spent = row.max_executions is not None and row.started_count + visit.started >= row.max_executions
+    over = (row.enabled or visit.resumed) and (
+        spent or (batch.wake is None and (visit.started > 0 or batch.candidates > 0))
+    )
+    enabled = (row.enabled or visit.resumed) and not over
+    return Advance(
+        id=row.id,
+        was=row.fired_through,
+        reached=batch.reached,
+        wake=None if over else batch.wake,
+        started=visit.started,
+        last_fire=visit.last_fire,
+        missed_through=visit.missed_through,
+        enabled=enabled,
+        finished=over,
+    )
+
+
+def _quarantine(failures: Sequence[tuple[Any, Exception]], *, now: datetime, using: str) -> None:
+    """Take schedules that raise out of firing, with an audit entry and an error in the log."""
+    notes = [(row.id, f"{type(error).__name__}: {error}"[:500]) for row, error in failures]
+    claims.quarantine(notes, now=now, using=using)
+    for (row, error), (_, note) in zip(failures, notes, strict=True):
+        log.error("schedule.quarantined", schedule_id=str(row.id), name=row.name, error=note, exc_info=error)
+        note_deed(row, "schedule.quarantine", note, using=using)
+
+
+def note_deed(row: Any, action: str, note: str, *, using: str) -> None:
+    """An audit entry for what firing itself did to a schedule."""
+    audit.record(
+        actor=ACTOR,
+        action=action,
+        subject_kind="schedule",
+        subject_id=row.id,
+        subject_label=row.name,
+        note=note,
+        using=using,
+    )

@@ -1,0 +1,136 @@
+"""Compiled timings and workflow versions, kept small in memory: a beat never holds all schedules."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from execution import engine
+from execution.models import WorkflowVersion
+from schedules import claims, occurrences
+from schedules.due import Segment
+from schedules.occurrences import Timing
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Recent(Generic[Key, Value]):
+    """The most recently used values, at most `size` of them. Safe under threads."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Value | None:
+        with self._lock:
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
+
+    def put(self, key: Key, value: Value) -> None:
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self.size:
+                self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._values.clear()
+
+
+class Version(NamedTuple):
+    """A schedule version, compiled. `effective_from` in epoch seconds. Never changes, so it is safe to keep."""
+
+    id: UUID
+    schedule_id: UUID
+    effective_from: int
+    timing: Timing
+
+
+_versions: Recent[UUID, Version] = Recent(2_000)
+_workflows: Recent[tuple[UUID, int], WorkflowVersion] = Recent(256)
+
+
+def forget() -> None:
+    """Drop everything kept (tests; a new time zone database)."""
+    _versions.clear()
+    _workflows.clear()
+
+
+def segments(rows: Sequence[Any], *, using: str, failed: Callable[[Any, Exception], None]) -> dict[UUID, list[Segment]]:
+    """The versions in force from each claimed schedule's watermark on, oldest first.
+
+    A schedule whose spec cannot be compiled is handed to `failed` and left out.
+    """
+    wanted = [row.version_id for row in rows if row.version_id is not None]
+    current = {key: value for key in wanted if (value := _versions.get(key)) is not None}
+    missing = [key for key in wanted if key not in current]
+    errors: dict[UUID, Exception] = {}
+    if missing:
+        read = engine.fetch_all(claims.VERSIONS, {"ids": missing}, using=using)
+        current.update(_compiled(read, errors))
+    owing = [
+        row for row in rows if row.version_id in current and row.fired_through < current[row.version_id].effective_from
+    ]
+    chains: dict[UUID, list[Version]] = {}
+    if owing:
+        read = engine.fetch_all(claims.OWED_VERSIONS, {"ids": [row.id for row in owing]}, using=using)
+        compiled = _compiled(read, errors)
+        for row in read:
+            if row.id in compiled:
+                chains.setdefault(row.schedule_id, []).append(compiled[row.id])
+    found: dict[UUID, list[Segment]] = {}
+    for row in rows:
+        if row.id in errors or row.version_id not in current:
+            failed(row, errors.get(row.id) or LookupError("the schedule has no version"))
+        else:
+            found[row.id] = _chain(chains.get(row.id) or [current[row.version_id]])
+    return found
+
+
+def _chain(versions: Sequence[Version]) -> list[Segment]:
+    ends: list[int | None] = [version.effective_from for version in versions[1:]]
+    return [Segment(v.id, v.timing, until) for v, until in zip(versions, [*ends, None], strict=True)]
+
+
+def _compiled(rows: Iterable[Any], errors: dict[UUID, Exception]) -> dict[UUID, Version]:
+    compiled = {}
+    for row in rows:
+        version = _versions.get(row.id)
+        if version is None:
+            try:
+                timing = occurrences.compile(engine.load_json(row.spec), seed=str(row.schedule_id))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one spec must stop nobody else
+                errors[row.schedule_id] = error
+                continue
+            version = Version(row.id, row.schedule_id, row.effective_from, timing)
+            _versions.put(row.id, version)
+        compiled[row.id] = version
+    return compiled
+
+
+def published(workflow_ids: Iterable[UUID], *, using: str) -> Mapping[UUID, WorkflowVersion]:
+    """The published version of each workflow that has one, with its workflow loaded."""
+    rows = engine.fetch_all(claims.WORKFLOWS, {"ids": list(set(workflow_ids))}, using=using)
+    found = {}
+    missing: dict[UUID, Any] = {}
+    for row in rows:
+        if row.published_id is None:
+            continue
+        kept = _workflows.get((row.published_id, row.revision))
+        if kept is None:
+            missing[row.published_id] = row
+        else:
+            found[row.id] = kept
+    if missing:
+        for version in WorkflowVersion.objects.using(using).select_related("workflow").filter(pk__in=missing):
+            _workflows.put((version.pk, missing[version.pk].revision), version)
+            found[version.workflow_id] = version
+    return found
