@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from scheduling_project.embedded.discovery import announced
+
 LAPTOP_SECRET_KEY = "laptop-only-secret-key-never-valid-with-debug-off-0123456789"  # noqa: S105 - refused below
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -146,11 +148,17 @@ class Environment(BaseSettings):
     def read(cls) -> Environment:
         """The process environment as typed values.
 
+        Where no server is named, those that ``manage.py up`` runs for DATA_DIR at this moment are found, so
+        that a ``celery -A scheduling_project worker`` beside it needs no variables.
+
         Raises:
             ImproperEnvironment: with one line per bad variable.
         """
         try:
-            return cls()
+            named = cls()
+            found = announced(named.DATA_DIR)
+            missing = {name: url for name, url in found.items() if name not in named.model_fields_set}
+            return cls(**missing) if missing else named  # type: ignore[arg-type]
         except ValidationError as error:
             raise ImproperEnvironment(_explain(error)) from None
 

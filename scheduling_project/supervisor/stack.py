@@ -244,7 +244,7 @@ class Stack:
 
     def _services(self, env: Mapping[str, str], port: int) -> list[Service]:
         wishes = self.wishes
-        celery = (sys.executable, "-m", "celery", "-A", "scheduling_project")
+        celery = (sys.executable, "-m", "celery", "--quiet", "-A", "scheduling_project")
         web = (
             *(sys.executable, "-m", "uvicorn", "scheduling_project.asgi:application"),
             *("--host", wishes.host, "--port", str(port)),
@@ -284,12 +284,12 @@ class Stack:
         ]
 
     def _flower(self, env: Mapping[str, str], port: int, password: str) -> Service:
-        celery = (sys.executable, "-m", "celery", "-A", "scheduling_project")
+        celery = (sys.executable, "-m", "celery", "--quiet", "-A", "scheduling_project")
         return Service(
             "flower",
             (*celery, "flower", "--address=127.0.0.1", f"--port={port}", "--logging=warning"),
             # In the environment, because everybody can read a command line.
-            env={**env, "FLOWER_BASIC_AUTH": f"{self.wishes.admin_user}:{password}"},
+            env={"LOG_LEVEL": "WARNING", **env, "FLOWER_BASIC_AUTH": f"{self.wishes.admin_user}:{password}"},
             plan="TERM:2,KILL:1",
             patience=1.0,
         )
