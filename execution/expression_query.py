@@ -21,7 +21,7 @@ from jmespath import exceptions, functions, visitor
 MAX_EXPRESSION_LENGTH: Final = 2_000
 MAX_AST_DEPTH: Final = 50
 MAX_AST_NODES: Final = 500
-MAX_STEPS: Final = 500_000
+MAX_STEPS: Final = 250_000
 """Units of work one rendering may spend: one per node visited, plus the size of what is copied."""
 
 _TEXT_PER_STEP: Final = 32

@@ -191,9 +191,7 @@ class _Reader:
 
     # objects
 
-    def read_object(
-        self, source: Mapping[Any, Any], place: str, path: str, depth: int, *, in_or: bool
-    ) -> Node:
+    def read_object(self, source: Mapping[Any, Any], place: str, path: str, depth: int, *, in_or: bool) -> Node:
         """``place`` is where in the pattern, for errors; ``path`` where in the event it looks."""
         if depth > MAX_DEPTH:
             raise PatternError(place, "depth", f"nested deeper than {MAX_DEPTH}")
@@ -208,13 +206,9 @@ class _Reader:
             if key == OR:
                 node.choices.append(self._read_or(value, here, path, depth))
             elif in_or and key in RESERVED_IN_OR:
-                raise PatternError(
-                    here, "or-reserved", f"{key} is an operator and cannot be a field inside {OR}"
-                )
+                raise PatternError(here, "or-reserved", f"{key} is an operator and cannot be a field inside {OR}")
             elif isinstance(value, Mapping):
-                node.children[key] = self.read_object(
-                    value, here, json_path.child(path, key), depth + 1, in_or=in_or
-                )
+                node.children[key] = self.read_object(value, here, json_path.child(path, key), depth + 1, in_or=in_or)
             elif isinstance(value, list | tuple):
                 node.leaves.append(self._read_leaf(key, value, here, json_path.child(path, key)))
             else:
@@ -262,9 +256,7 @@ class _Reader:
             return Exact(self._count_text(value, place))
         if _is_number(value):
             return Exact(self._number(value, place))
-        raise PatternError(
-            place, "value", "must be a string, a number, true, false, null or an operator object"
-        )
+        raise PatternError(place, "value", "must be a string, a number, true, false, null or an operator object")
 
     def _read_operator(self, source: Mapping[Any, Any], place: str) -> Matcher:
         operator, value, here = self._single(source, place)
@@ -352,9 +344,7 @@ class _Reader:
             )
         )
 
-    def _refused_by(
-        self, operator: str, value: Any, place: str
-    ) -> Iterable[Prefix | Suffix | IgnoreCase | Wildcard]:
+    def _refused_by(self, operator: str, value: Any, place: str) -> Iterable[Prefix | Suffix | IgnoreCase | Wildcard]:
         texts = value if isinstance(value, list | tuple) else [value]
         if not texts:
             raise PatternError(place, "anything-but", "an empty list refuses nothing")
@@ -389,9 +379,7 @@ class _Reader:
                 return Numeric(high=number, high_open=operator == "<")
             raise PatternError(place, "numeric", f"unknown operator {operator!r:.40} (known: = < <= > >=)")
         if operator not in (">", ">=") or value[2] not in ("<", "<="):
-            raise PatternError(
-                place, "numeric", "a range is > or >= with a number, then < or <= with another"
-            )
+            raise PatternError(place, "numeric", "a range is > or >= with a number, then < or <= with another")
         high = self._number(value[3], json_path.child(place, 3))
         if number >= high:
             raise PatternError(place, "numeric-range", f"the lower bound {number} must be below {high}")
@@ -510,16 +498,12 @@ class _Merger:
     def _count(self, fields: int, path: str) -> None:
         self.fields += fields
         if self.fields > MAX_FIELDS:
-            raise PatternError(
-                path, "fields", f"more than {MAX_FIELDS} fields ({OR} branches multiplied out)"
-            )
+            raise PatternError(path, "fields", f"more than {MAX_FIELDS} fields ({OR} branches multiplied out)")
 
     @staticmethod
     def _refuse_both_kinds(leaves: set[str], objects: set[str], path: str) -> None:
         for key in sorted(leaves & objects):
-            raise PatternError(
-                json_path.child(path, key), "both-kinds", "is matched both as a value and as an object"
-            )
+            raise PatternError(json_path.child(path, key), "both-kinds", "is matched both as a value and as an object")
 
 
 def _object_keys(node: Node) -> set[str]:

@@ -164,9 +164,7 @@ def text_test(matchers: tuple[Matcher, ...]) -> TextTest:
     blocks = [m for m in matchers if isinstance(m, Cidr)]
     if blocks:
         tests.append(_in_blocks(blocks))
-    folded = [
-        m for m in matchers if isinstance(m, IgnoreCase) or (isinstance(m, Prefix | Suffix) and m.folded)
-    ]
+    folded = [m for m in matchers if isinstance(m, IgnoreCase) or (isinstance(m, Prefix | Suffix) and m.folded)]
     if folded:
         tests.append(_folded(folded))
     tests.extend(glob(m.pieces) for m in matchers if isinstance(m, Wildcard))

@@ -180,8 +180,8 @@ def _requirements(node: Node, path: tuple[str, ...]) -> dict[tuple[str, ...], fr
 # --- why not ---------------------------------------------------------------------------------------
 
 
-def _explain_object(node: Node, event: Any, path: str, visits: list[int]) -> Mismatch | None:
-    """What fails in ``event``, an object or nothing at all; None if it matches."""
+def _explain_object(node: Node, event: Any, path: str, visits: list[int]) -> Mismatch:
+    """What fails in ``event``, an object or nothing at all, which is known not to match."""
     value = event if isinstance(event, dict) else {}
     for leaf in node.leaves:
         got = value.get(leaf.key, MISSING)
@@ -203,15 +203,13 @@ def _explain_object(node: Node, event: Any, path: str, visits: list[int]) -> Mis
                 f"one of {len(choice)} alternatives",
                 f"none ({'; '.join(failures)}{more})",
             )
-    return None
+    return Mismatch(path, "a match", _short(event))  # pragma: no cover - something has failed above
 
 
 def _explain_array(node: Node, items: list[Any], path: str, visits: list[int]) -> Mismatch:
     elements = list(objects_in(items, visits))
     if len(items) == 1 and len(elements) == 1 and items[0] is elements[0]:
-        inside = _explain_object(node, elements[0], json_path.child(path, 0), visits)
-        if inside is not None:
-            return inside
+        return _explain_object(node, elements[0], json_path.child(path, 0), visits)
     for leaf in node.leaves:
         test: LeafTest = leaf_test(leaf)
         answers = {test(element.get(leaf.key, MISSING), visits) for element in elements}

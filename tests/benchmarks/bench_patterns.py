@@ -133,9 +133,7 @@ def measure(pattern: patterns.CompiledPattern, events: list[dict[str, Any]]) -> 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="PATH", help="write the figures to a file")
     arguments = parser.parse_args()
 

@@ -62,9 +62,7 @@ def _conjunction(fields: list[tuple[Path, list[Any]]], leaves: list[Occurrence])
     def search(index: int, membership: Membership, absent: list[Path]) -> bool:
         if index == len(fields):
             return not any(
-                leaf.path == path and _agree(leaf.membership, membership)
-                for path in absent
-                for leaf in leaves
+                leaf.path == path and _agree(leaf.membership, membership) for path in absent for leaf in leaves
             )
         path, values = fields[index]
         for leaf in leaves:
@@ -129,9 +127,7 @@ def accepts(wanted: Any, value: Any) -> bool:
         return value.casefold() == operand.casefold()
     if operator == "cidr":
         try:
-            return "%" not in value and ipaddress.ip_address(value) in ipaddress.ip_network(
-                operand, strict=False
-            )
+            return "%" not in value and ipaddress.ip_address(value) in ipaddress.ip_network(operand, strict=False)
         except ValueError:
             return False
     if operator == "wildcard":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -298,6 +297,9 @@ NESTED = {"rows": [[{"a": 1, "b": 2}, {"a": 3}], [], [[{"b": 4}]], 7]}
         ({"a": [{"prefix": "x"}, {"suffix": "y"}, {"wildcard": "*m*n*"}, "q"]}, {"a": "nm"}, False),
         ({"a": [1, {"numeric": ["<", 0]}, {"numeric": [">", 9]}, {"prefix": "x"}]}, {"a": 10}, True),
         ({"a": [1, {"numeric": ["<", 0]}, {"numeric": [">", 9]}, {"prefix": "x"}]}, {"a": 5}, False),
+        ({"rows": {"$or": [{"a": [1]}, {"b": [{"exists": False}]}]}}, {"rows": [{"a": 2}, {"c": 1}]}, True),
+        ({"rows": {"$or": [{"a": [1]}, {"b": [{"exists": False}]}]}}, {"rows": [{"a": 2}, {"b": 1}]}, False),
+        ({"a": {"b": [{"exists": False}]}}, {"a": [{"b": [{}, [{"c": 1}]]}]}, True),
         # events that are not what one expects
         ({"a": [{"exists": False}]}, {}, True),
         ({"a": [{"exists": True}]}, {"a": object()}, False),
@@ -489,6 +491,18 @@ def test_a_pattern_nested_too_deeply_is_refused() -> None:
         ({"a": ["x"], "b": ["y"]}, {"a": "x"}, '$.b: expected "y", got nothing'),
         ({"a": {"b c": [True]}}, {"a": {"b c": None}}, '$.a["b c"]: expected true, got null'),
         ({"a": {"b": [1]}}, {}, "$.a.b: expected 1, got nothing"),
+        ({"a": {"b": [1]}, "c": {"d": [1]}}, {"a": {"b": 1}}, "$.c.d: expected 1, got nothing"),
+        (
+            {"$or": [{"a": [1]}, {"b": [2]}], "c": {"$or": [{"a": [1]}, {"b": [2]}]}},
+            {"a": 1, "c": {}},
+            "$.c.$or: expected one of 2 alternatives, "
+            "got none ($.c.a: expected 1, got nothing; $.c.b: expected 2, got nothing)",
+        ),
+        (
+            {"$or": [{"a": [1]}, {"b": [2]}], "x": {"$or": [{"z": [1]}, {"y": [1]}], "$or ": [1]}},
+            {"a": 1, "x": {"z": 1}},
+            '$.x["$or "]: expected 1, got nothing',
+        ),
         ({"a": {"b": [1]}}, {"a": 5}, "$.a.b: expected 1, got nothing"),
         ({"a": [1]}, {"a": {"b": 1}}, "$.a: expected 1, got an object of 1"),
         ({"a": [1]}, {"a": [2, 3]}, "$.a: expected 1, got [2, 3]"),
@@ -541,8 +555,7 @@ def test_a_pattern_nested_too_deeply_is_refused() -> None:
         (
             {"$or": [{"a": [1]}, {"b": [2]}]},
             {"a": 3},
-            "$.$or: expected one of 2 alternatives, "
-            "got none ($.a: expected 1, got 3; $.b: expected 2, got nothing)",
+            "$.$or: expected one of 2 alternatives, got none ($.a: expected 1, got 3; $.b: expected 2, got nothing)",
         ),
         (
             {"$or": [{c: [1]} for c in "abcdef"]},
@@ -640,7 +653,7 @@ def test_a_hostile_event_costs_little(name: str) -> None:
     pattern, event = HOSTILE[name]
     compiled = compile(pattern)
     best = min(_timed(compiled, event) for _ in range(3))
-    assert best < (0.1 if sys.gettrace() is None else 2)  # a coverage run is some twenty times slower
+    assert best < 1  # a quadratic matcher takes minutes; the bar of 0.1 s is measured by bench_patterns.py
 
 
 def _timed(compiled: patterns.CompiledPattern, event: dict[str, Any]) -> float:
@@ -674,7 +687,7 @@ def test_beyond_the_work_limit_nothing_matches_and_the_explanation_says_so(event
 
 def test_the_work_limit_also_bounds_the_search_for_absence() -> None:
     compiled = compile({"a": {"b": [{"exists": False}]}})
-    assert compiled.matches({"a": [{"b": [[]] * 1_100_000}]}) is False
+    assert compiled.matches({"a": [{"b": [[]] * 600_000}]}) is False
     assert compiled.matches({"a": [{"b": [[]] * 1_000}]}) is True
 
 

@@ -60,9 +60,7 @@ VALUES = st.one_of(
         ),
         WILDCARDS.map(lambda text: {"wildcard": text}),
     ).map(lambda value: {"anything-but": value}),
-    st.tuples(st.sampled_from(["=", "<", "<=", ">", ">="]), NUMBERS).map(
-        lambda pair: {"numeric": list(pair)}
-    ),
+    st.tuples(st.sampled_from(["=", "<", "<=", ">", ">="]), NUMBERS).map(lambda pair: {"numeric": list(pair)}),
     st.tuples(st.tuples(NUMBERS, NUMBERS), st.sampled_from([">", ">="]), st.sampled_from(["<", "<="])).map(
         lambda parts: _range(*parts)
     ),
@@ -80,9 +78,7 @@ def _with_or(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     branches = st.lists(objects, min_size=2, max_size=3)
     return st.one_of(
         objects,
-        st.tuples(st.dictionaries(KEYS, inner, max_size=2), branches).map(
-            lambda parts: {**parts[0], "$or": parts[1]}
-        ),
+        st.tuples(st.dictionaries(KEYS, inner, max_size=2), branches).map(lambda parts: {**parts[0], "$or": parts[1]}),
     )
 
 
@@ -119,9 +115,7 @@ JUNK = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["a", "$or", "prefix", "anything-but", "numeric", "cidr", "exists", "wildcard", "suffix"]
-            ),
+            st.sampled_from(["a", "$or", "prefix", "anything-but", "numeric", "cidr", "exists", "wildcard", "suffix"]),
             inner,
             max_size=2,
         )

@@ -11,7 +11,8 @@ MAX_VALUE: Final = 8_192
 
 _DELIVERY_ID: Final = re.compile(r"[!-~]{1,256}", re.ASCII)
 
-Headers = Mapping[str, Any]
+Headers = Mapping[Any, Any]
+"""Header names and values as they came; both are only believed to be text after a look."""
 
 
 def header(headers: Headers, name: str) -> str | None:
