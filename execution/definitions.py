@@ -27,6 +27,7 @@ from execution.json_schemas import Problems, add, dotted
 from execution.models import WorkflowVersion
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 from scheduling_project.common.errors import InvalidInput
+from scheduling_project.common.json_values import MAX_DEPTH, too_deep
 
 __all__ = ["DEFINITION_SCHEMA", "check", "check_queue", "check_retry_policy", "problems_of", "validate_input"]
 
@@ -58,8 +59,8 @@ def check(definition: Any, *, at: str = "") -> None:
 
 def problems_of(definition: Any) -> Problems:
     """What is wrong with a definition, by dotted path; empty for one that can be run."""
-    if json_schemas.too_deep(definition):
-        return {"": [f"is nested deeper than {json_schemas.MAX_DEPTH}"]}
+    if too_deep(definition):
+        return {"": [f"is nested deeper than {MAX_DEPTH}"]}
     try:
         size = len(json.dumps(definition, allow_nan=False, separators=(",", ":"), ensure_ascii=False).encode())
     except (TypeError, ValueError) as error:
@@ -97,8 +98,8 @@ def validate_input(version: WorkflowVersion, input: Any, *, at: str = "input") -
     """
     if not isinstance(input, dict):
         raise InvalidInput(fields={at: ["must be an object"]})
-    if json_schemas.too_deep(input):
-        raise InvalidInput(fields={at: [f"is nested deeper than {json_schemas.MAX_DEPTH}"]})
+    if too_deep(input):
+        raise InvalidInput(fields={at: [f"is nested deeper than {MAX_DEPTH}"]})
     checker = _input_validator(version)
     problems = {} if checker is None else json_schemas.value_problems(checker, input, at=at)
     if problems:

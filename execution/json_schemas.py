@@ -18,10 +18,11 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from scheduling_project.common.json_values import MAX_DEPTH, too_deep
+
 Problems = dict[str, list[str]]
 
 MAX_PROBLEMS: Final = 50
-MAX_DEPTH: Final = 64
 MAX_PATTERN: Final = 500
 MAX_SHOWN: Final = 80
 
@@ -57,21 +58,6 @@ def dotted(*parts: str | int) -> str:
     'steps.load.needs.0'
     """
     return ".".join(str(part) for part in parts if part != "")
-
-
-def too_deep(value: Any, *, limit: int = MAX_DEPTH) -> bool:
-    """Whether a JSON value is nested deeper than `limit`; walks by level, so that it cannot overflow the stack."""
-    level = [value]
-    for _ in range(limit + 1):
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def validator(schema: Mapping[str, Any]) -> Draft202012Validator:

@@ -14,9 +14,7 @@ class DomainError(Exception):
     code: ClassVar[str] = "error"
     status: ClassVar[int] = 400
 
-    def __init__(
-        self, message: str | None = None, *, fields: FieldErrors | None = None, **extra: Any
-    ) -> None:
+    def __init__(self, message: str | None = None, *, fields: FieldErrors | None = None, **extra: Any) -> None:
         """
         Args:
             message: what is wrong, for a person; the class's docstring when left out.
@@ -31,9 +29,7 @@ class DomainError(Exception):
     def __str__(self) -> str:
         if not self.fields:
             return self.message
-        return f"{self.message} " + "; ".join(
-            f"{name}: {' '.join(rules)}" for name, rules in self.fields.items()
-        )
+        return f"{self.message} " + "; ".join(f"{name}: {' '.join(rules)}" for name, rules in self.fields.items())
 
 
 class InvalidInput(DomainError):
