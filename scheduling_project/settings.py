@@ -8,6 +8,7 @@ from typing import Any
 import dj_database_url
 from kombu import Queue
 
+import schedules.zones  # noqa: F401 - the pinned tzdata becomes the only source of zones before anybody lists them
 from scheduling_project.common.logs import logging_config
 from scheduling_project.environment import PROJECT_ROOT, Environment
 
@@ -19,6 +20,7 @@ SECRET_KEY = env.SECRET_KEY
 ALLOWED_HOSTS = env.ALLOWED_HOSTS
 CSRF_TRUSTED_ORIGINS = env.CSRF_TRUSTED_ORIGINS
 DEMO = env.DEMO
+DATA_DIR = env.DATA_DIR
 
 INSTALLED_APPS = [
     "unfold",

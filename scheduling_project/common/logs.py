@@ -29,7 +29,9 @@ def logging_config(*, level: str, form: Literal["console", "json"]) -> dict[str,
     renderer: Any = (
         structlog.processors.JSONRenderer(sort_keys=True)
         if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, pad_level=False)
+        else structlog.dev.ConsoleRenderer(
+            colors=False, pad_event_to=0, pad_level=False, exception_formatter=structlog.dev.plain_traceback
+        )
     )
     return {
         "version": 1,
