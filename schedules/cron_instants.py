@@ -88,7 +88,7 @@ def instants_between(
         for local in search.between(low, min(until + offset, high - 1)):
             yield local - offset
         index += 1
-        if index <= last and zone.local_starts[index] > low:
+        if index <= last:
             # Straight to the window, or the gap before it, of the next match: rare jobs pass over many.
             found = search.next(min(zone.local_ends[index - 1], zone.local_starts[index]) - 1)
             if found is None:

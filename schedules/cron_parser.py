@@ -208,13 +208,11 @@ def _locate(expression: str, texts: list[str], spec: FieldSpec, rejected: _Rejec
         start = expression.index(text, start + length)
         length = len(text)
     at = 0
-    for item in texts[index].split(","):
-        if item == rejected.item or item.lstrip("+") == rejected.item:
-            at += item.index(rejected.item)
+    for item in texts[index].split(",") if rejected.item else []:
+        if item.endswith(rejected.item):  # all of it, or what follows a `+`
+            at += len(item) - len(rejected.item)
             break
         at += len(item) + 1
-    else:
-        at = max(texts[index].find(rejected.item), 0)
     raise CronError(
         rejected.rule,
         field=spec.name,
@@ -250,11 +248,11 @@ def _days_of_month(text: str, seed: Seed | None) -> tuple[int, int, int]:
         if upper == "L":
             last |= 1
         elif upper.startswith("L-"):
-            back = _number(DAY_OF_MONTH, item, upper[2:]) if _is_digits(upper[2:]) else 0
+            back = int(upper[2:]) if _is_digits(upper[2:]) else 0
             if not 1 <= back <= 30:
                 raise _Rejected(item, "L-n takes 1 to 30 days before the last of the month", "L")
             last |= 1 << back
-        elif upper.endswith("W"):
+        elif "W" in upper:
             if len(items) > 1 or "-" in item or "/" in item:
                 raise _Rejected(item, "W applies to one day and cannot stand in a list, a range or a step")
             if upper == "LW":
@@ -402,7 +400,7 @@ def _misunderstood(spec: FieldSpec, item: str, text: str) -> tuple[str, str]:
     if "+" in text:
         return "+ stands only in front of the whole day-of-week field", ""
     if "?" in text:
-        return "? stands only alone, as *, in day-of-month and day-of-week", "*" if text == item else ""
+        return "? stands only alone, as *, in day-of-month and day-of-week", "*" if item == "?" else ""
     if "*" in text:
         return "* stands alone or before a step", ""
     if "#" in text:

@@ -19,7 +19,18 @@ from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from struct import unpack
 from typing import Final, NamedTuple
 
-zoneinfo.reset_tzpath(to=())
+
+def use_pinned_tzdata() -> None:
+    """Make the `tzdata` distribution the only source of `zoneinfo` in this process, whatever the host has.
+
+    Zones that were made from the host's files before are forgotten by `zoneinfo` (whoever holds one keeps it).
+    """
+    if zoneinfo.TZPATH:
+        zoneinfo.reset_tzpath(to=())
+        zoneinfo.ZoneInfo.clear_cache()
+
+
+use_pinned_tzdata()
 
 TZDATA_VERSION: Final[str] = importlib.import_module("tzdata").IANA_VERSION
 """The release of the IANA database in use, e.g. `2026a`."""
