@@ -129,6 +129,8 @@ def test_a_template_renders(template: Any, expected: Any) -> None:
         ("contains([`1`], `true`)", False),
         ("contains([[`1`]], [`true`])", False),
         ("to_number('')", None),
+        ("input.flag == `true`", True),
+        ("input.n == `4`", False),
         ("`true` < `2`", None),
         ("[`2`, `1`] < `2`", None),
         ("contains([{a: `1`}], {a: `1`})", True),

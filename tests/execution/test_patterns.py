@@ -220,6 +220,7 @@ NESTED = {"rows": [[{"a": 1, "b": 2}, {"a": 3}], [], [[{"b": 4}]], 7]}
         ({"a": [1]}, {"a": [True]}, False),
         ({"a": [None]}, {"a": [1, None]}, True),
         ({"a": [None]}, {"a": [1]}, False),
+        ({"a": [1]}, {"a": [None, False]}, False),
         ({"a": [2.0]}, {"a": [1, 2]}, True),
         # arrays of objects: one element must satisfy all
         ({"employees": {"firstName": ["Anna"]}}, EMPLOYEES, True),
@@ -502,6 +503,17 @@ def test_a_pattern_nested_too_deeply_is_refused() -> None:
             {"$or": [{"a": [1]}, {"b": [2]}], "x": {"$or": [{"z": [1]}, {"y": [1]}], "$or ": [1]}},
             {"a": 1, "x": {"z": 1}},
             '$.x["$or "]: expected 1, got nothing',
+        ),
+        (
+            {
+                "o": {"x": [1], "$or": [{"a": [1]}, {"b": [1]}]},
+                "$or": [{"o": {"$or": [{"c": [1]}, {"d": [1]}]}}, {"o": {"$or": [{"c": [2]}, {"d": [2]}]}}],
+            },
+            {"o": {"x": 1, "a": 1, "c": 3}},
+            "$.$or: expected one of 2 alternatives, got none "
+            "($.o.$or: expected one of 2 alternatives, got none ($.o.c: expected 1, got 3; "
+            "$.o.d: expected 1, got nothing); $.o.$or: expected one of 2 alternatives, got none "
+            "($.o.c: expected 2, got 3; $.o.d: expected 2, got nothing))",
         ),
         ({"a": {"b": [1]}}, {"a": 5}, "$.a.b: expected 1, got nothing"),
         ({"a": [1]}, {"a": {"b": 1}}, "$.a: expected 1, got an object of 1"),
