@@ -365,6 +365,12 @@ def test_seconds_are_found_like_minutes(second: str, minute: str, hours: set[int
     assert list(schedule.between_epoch(start, start + 86400)) == [i for i in each if start < i <= start + 86400]
 
 
+def test_previous_goes_back_to_the_minute_before_when_none_of_its_seconds_has_come() -> None:
+    schedule = parse("10,20 5,7 1 * * *")
+    assert schedule.previous(at("2025-06-01 01:07:10"), "UTC") == at("2025-06-01 01:05:20")
+    assert schedule.previous(at("2025-06-01 01:05:10"), "UTC") == at("2025-05-31 01:07:20")
+
+
 # Time limits
 
 
