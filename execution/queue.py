@@ -296,7 +296,7 @@ FINISH_RUNNING = FINISH.format(
 FINISH_WAITING = FINISH.format(guard="s.state = ANY(%(leaving)s::text[]) AND s.lease_token IS NULL")
 
 
-def _ending_params(ending: Ending) -> dict[str, Any]:
+def ending_params(ending: Ending) -> dict[str, Any]:
     return {
         "state": ending.state.value,
         "attempt_state": ending.attempt_state.value,
@@ -320,7 +320,7 @@ def _ending_params(ending: Ending) -> dict[str, Any]:
     }
 
 
-def _finished(row: Any | None) -> Finished | None:
+def finished_of(row: Any | None) -> Finished | None:
     if row is None:
         return None
     return Finished(
@@ -352,14 +352,14 @@ def finish(
     Args:
         expired: only if its lease has also run out (the rescuer's guard).
     """
-    params = _ending_params(ending) | {
+    params = ending_params(ending) | {
         "id": step_run_id,
         "execution_id": execution_id,
         "token": token,
         "expired": expired,
         "now": now,
     }
-    return _finished(engine.fetch_one(FINISH_RUNNING, params))
+    return finished_of(engine.fetch_one(FINISH_RUNNING, params))
 
 
 def settle(
@@ -372,13 +372,13 @@ def settle(
     using: str | None = None,
 ) -> Finished | None:
     """End a step run that nobody runs (skipped by `when`, timer due, approved, child ended, by hand)."""
-    params = _ending_params(ending) | {
+    params = ending_params(ending) | {
         "id": step_run_id,
         "execution_id": execution_id,
         "leaving": [state.value for state in leaving],
         "now": now,
     }
-    return _finished(engine.fetch_one(FINISH_WAITING, params, using=using))
+    return finished_of(engine.fetch_one(FINISH_WAITING, params, using=using))
 
 
 # Race: the attempt that asks for a retry may be a zombie: the token fences it like any other end. Nothing else of
