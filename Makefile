@@ -2,7 +2,6 @@
 # make run PORT=9000 DEMO=0
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := scheduling_project schedules triggers execution
 # Options for pytest: make test ARGS="-k cron -x"
 ARGS ?=
 # 1 measures branch coverage, of subprocesses too, and fails below the minimum.

@@ -1,13 +1,15 @@
 """Start the tests' own Postgres and Redis, early.
 
-pytest-django reads the settings before any ``conftest.py`` is loaded, so the servers' URLs must be in the environment
-by then: this plugin is named with ``-p`` in the configuration and starts both servers before everything else.
+pytest-django reads the settings before any ``conftest.py`` is loaded, so the servers' URLs must be in the
+environment by then: this plugin is named with ``-p`` in the configuration and starts both servers before
+everything else.
 
-- ``TEST_DATABASE_URL`` and ``TEST_REDIS_URL`` name servers to use instead. ``DATABASE_URL`` and ``REDIS_URL`` are
-  never used for tests: they may name something that matters.
-- Under pytest-xdist the main process starts the servers once; each worker gets a Redis database of its own, and
-  pytest-django gives it a Postgres database of its own.
-- The data live in a temporary folder that is removed at the end. What a killed run left there, the next run removes.
+- ``TEST_DATABASE_URL`` and ``TEST_REDIS_URL`` name servers to use instead. ``DATABASE_URL`` and ``REDIS_URL``
+  are never used for tests: they may name something that matters.
+- Under pytest-xdist the main process starts the servers once; each worker gets a Redis database of its own,
+  and pytest-django gives it a Postgres database of its own.
+- The data live in a temporary folder that is removed at the end. What a killed run left there, the next run
+  removes.
 """
 
 from __future__ import annotations
