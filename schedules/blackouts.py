@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from schedules.calendars import WEEKDAYS, read_weekdays
 from schedules.local_times import FIRE_AT_END, instants_of
-from schedules.spec_reading import LAST_INSTANT, Reader, read_instant, write_instant
+from schedules.spec_reading import Reader, read_instant, write_instant
 from schedules.timetables import DAY
 from schedules.zones import Zone
 
@@ -29,7 +29,10 @@ _CLOCK: Final = re.compile(r"(?:([A-Za-z]{3,9})\s+)?(\d{1,2}):(\d{2})", re.ASCII
 
 
 class Hit(NamedTuple):
-    """An instant lies in a blackout: whether it is dropped, and when all windows around it are over (None: never)."""
+    """An instant lies in a blackout: whether a window drops it; if not, when all windows around it are over.
+
+    `end` is None when it is dropped, or when the windows never end.
+    """
 
     skips: bool
     end: int | None
@@ -98,6 +101,8 @@ class Blackouts:
         self._weekly = [window for window in windows if isinstance(window, Weekly)]
         self._once = sorted(window for window in windows if isinstance(window, Once))
         self._starts = [window.start for window in self._once]
+        #: The weekly windows leave no gap: nothing ever fires.
+        self.never_ends = _covers_the_week(self._weekly)
 
     def at(self, instant: int) -> Hit | None:
         """What the windows say about an instant; None when it lies in none."""
@@ -105,13 +110,13 @@ class Blackouts:
         if not found:
             return None
         skips = any(action == "skip" for _, action in found)
+        if skips or self.never_ends:
+            return Hit(skips, None)
         end = instant
-        for _ in range(_MOST_STEPS):
-            if not found:
-                return Hit(skips, end)
+        while found:
             end = max(until for until, _ in found)
-            found = self._around(end) if end <= LAST_INSTANT else []
-        return Hit(skips, None)
+            found = self._around(end)
+        return Hit(False, end)
 
     def next_start(self, after: int) -> int | None:
         """The first beginning of a window strictly after an instant."""
@@ -139,6 +144,17 @@ class Blackouts:
         """(end, action) of the windows in which an instant lies."""
         candidates: list[Once | Weekly] = [*self._weekly, *self._once[: bisect_right(self._starts, instant)]]
         return [(end, window.action) for window in candidates if (end := window.end_after(instant)) is not None]
+
+
+def _covers_the_week(windows: Sequence[Weekly]) -> bool:
+    """Whether weekly windows leave no gap between them."""
+    spans = sorted((window.start, window.start + window.length) for window in windows)
+    reached = max((end - WEEK for _, end in spans), default=0)
+    for start, end in spans:
+        if start > max(reached, 0):
+            return False
+        reached = max(reached, end)
+    return reached >= WEEK
 
 
 def normalise_blackouts(reader: Reader, zone: Zone) -> list[dict[str, Any]]:

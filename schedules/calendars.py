@@ -171,7 +171,7 @@ def normalise_definition(definition: object, *, problems: Problems, path: str, d
         canonical["days"] = read_weekdays(reader, "days")
     else:
         members = reader.items("of", most=MOST_MEMBERS)
-        if not members or (kind == "complement") != (len(members) == 1 and kind == "complement"):
+        if len(members) != 1 if kind == "complement" else not members:
             reader.add("of", "needs exactly one calendar" if kind == "complement" else "needs at least one calendar")
         canonical["of"] = [
             normalise_reference(member, problems=problems, path=reader.at(f"of.{index}"), depth=depth + 1)

@@ -121,6 +121,8 @@ class Timing:
 
         Bounded: after MOST_SKIPS leaps over excluded days and windows the answer is None.
         """
+        if self.blackouts is not None and self.blackouts.never_ends:
+            return None
         for _ in range(MOST_SKIPS):
             instant = self.next_after(after)
             if instant is None or not instant.skip:

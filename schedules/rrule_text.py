@@ -186,7 +186,7 @@ def _rule(text: str, start: int | None, zone: Zone) -> Rule:
         name, equals, value = part.partition("=")
         name = name.strip()
         if name not in _PARTS:
-            raise RuleError(f"RRULE part {name[:40]!r} is not known{suggest(name, [p.lower() for p in _PARTS])}")
+            raise RuleError(f"RRULE part {name[:40]!r} is not known{suggest(name, _PARTS)}")
         if not equals or not value.strip():
             raise RuleError(f"{name} needs a value")
         if name in parts:

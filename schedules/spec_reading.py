@@ -161,8 +161,9 @@ class Reader:
 
 def suggest(given: object, options: Sequence[str]) -> str:
     """` (did you mean …?)`, or nothing when no option is close."""
-    close = difflib.get_close_matches(str(given)[:60].lower(), options, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(str(given)[:60].lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
 
 
 def read_instant(value: object, zone: Zone) -> int:
