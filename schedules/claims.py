@@ -172,6 +172,23 @@ SELECT extract(epoch FROM (
     ORDER BY s.next_fire_at LIMIT 1) - clock_timestamp())::float8 AS seconds
 """
 
+# The same, with whether ended executions or buffered instants wait for a look: one round trip for an idle beat.
+TODO = f"""
+SELECT extract(epoch FROM (
+    SELECT s.next_fire_at FROM schedules_schedule s WHERE s.next_fire_at IS NOT NULL AND {RUNNING}
+    ORDER BY s.next_fire_at LIMIT 1) - clock_timestamp())::float8 AS seconds,
+    EXISTS (SELECT 1 FROM execution_news n WHERE n.topic = %(topic)s) AS news,
+    EXISTS (SELECT 1 FROM schedules_schedulefire f WHERE f.outcome = 'buffered') AS buffered
+"""
+
+
+class Todo(NamedTuple):
+    """What waits: seconds to the next due schedule (None: never), news of ended executions, buffered instants."""
+
+    seconds: float | None
+    news: bool
+    buffered: bool
+
 
 class LedgerRow(NamedTuple):
     """One row of `INSERT_LEDGER`; instants in epoch seconds."""
@@ -298,3 +315,10 @@ def seconds_to_next(*, using: str | None = None) -> float | None:
     row = engine.fetch_one(WAIT, {}, using=using)
     seconds: float | None = row.seconds if row is not None else None
     return seconds
+
+
+def todo(*, topic: str, using: str | None = None) -> Todo:
+    """What waits to be done by a beat."""
+    row = engine.fetch_one(TODO, {"topic": topic}, using=using)
+    assert row is not None
+    return Todo(row.seconds, row.news, row.buffered)

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from execution import audit, creation, engine
+from execution import audit, creation, engine, queue
 from execution.creation import Source, Start
 from schedules import claims, due, policies, versions
 from schedules.claims import SOURCE_KIND, Advance, LedgerRow
@@ -133,10 +133,11 @@ def settle(schedule_id: UUID, *, now: datetime, using: str) -> FireReport:
     """Fire one schedule up to `now` inside the caller's transaction, waiting for its lock.
 
     An edit does this with the old spec before it writes the new one. At most `INSTANTS_PER_SCHEDULE` instants are
-    taken; what is left keeps the old version and is fired by the next visits.
+    taken; what is left keeps the old version and is fired by the next visits. While all firing is stopped it all is.
     """
-    rows = claims.lock([schedule_id], using=using)
-    return _fire(rows, now=now, using=using)
+    if engine.fetch_one(claims.STOPPED, {}, using=using):
+        return FireReport()
+    return _fire(claims.lock([schedule_id], using=using), now=now, using=using)
 
 
 def _claim_and_fire(now: datetime, limit: int, ids: Sequence[UUID] | None, using: str) -> FireReport:
@@ -287,7 +288,7 @@ def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using
     claims.settle_buffered(settled, using=using)
     for visit in visits:
         if visit.plan.stop_others:
-            _stop_others(visit, using=using)
+            _stop_others(visit, now=now, using=using)
     report.execution_ids += creation.start_many(starts, now=now, using=using)
     claims.advance([_advance(visit) for visit in visits], now=now, using=using)
     for visit in visits:
@@ -348,8 +349,13 @@ def _start(visit: _Visit, workflows: Any, execution_id: UUID, instant: int) -> S
         retry_policy=visit.retry_policy,
         timeout=row.timeout,
         concurrency_key=row.concurrency_key,
-        news_topic=NEWS_TOPIC if row.pause_on_failure is not None or row.overlap_policy in BUFFERING else "",
+        news_topic=news_topic(row),
     )
+
+
+def news_topic(schedule: Any) -> str:
+    """The topic under which the end of this schedule's executions is news; empty where no policy depends on it."""
+    return NEWS_TOPIC if schedule.pause_on_failure is not None or schedule.overlap_policy in BUFFERING else ""
 
 
 def _settle_buffered(
@@ -373,12 +379,11 @@ def _settle_buffered(
     return settled
 
 
-def _stop_others(visit: _Visit, *, using: str) -> None:
+def _stop_others(visit: _Visit, *, now: datetime, using: str) -> None:
     """End what still runs of a schedule, for its successor."""
-    from execution import lifecycle
-
+    ended = "cancelled" if visit.row.overlap_policy == OverlapPolicy.CANCEL_OTHER else "terminated"
     for execution_id in visit.running:
-        lifecycle.cancel(execution_id, actor=ACTOR, reason="The next instant of its schedule is due.", using=using)
+        queue.cancel(execution_id, reason=f"{ended}: the next instant of its schedule is due", now=now, using=using)
 
 
 def _advance(visit: _Visit) -> Advance:
