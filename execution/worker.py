@@ -6,6 +6,7 @@ process died or was stopped by a hard time limit; on shutdown what is still held
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -17,8 +18,9 @@ from importlib.metadata import version
 from typing import Any
 from uuid import UUID
 
+import psutil
 from billiard.exceptions import WorkerLostError
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
@@ -33,6 +35,7 @@ TIMER_SECONDS = 1.0
 SLOW_SECONDS = 30.0
 BACKLOG_PAUSE = 0.02  # seconds between sweeps while the windows keep being full
 AWAY_PAUSE = 1.0
+COLD_SHUTDOWN_SECONDS = 5.0  # what Celery may take for a cold shutdown after its soft one
 DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
 
 
@@ -185,6 +188,27 @@ def start_housekeeping(sender: Any, **_: Any) -> None:
         _housekeeper.consumer = sender
 
 
+@worker_shutting_down.connect
+def limit_the_shutdown(sender: Any, how: str, **_: Any) -> None:
+    """Celery's warm shutdown waits for running steps however long they take: give it the grace, then take over."""
+    grace = settings.WORKFLOW_SHUTDOWN_GRACE_SECONDS + (COLD_SHUTDOWN_SECONDS if how == "Cold" else 0)
+    threading.Thread(target=_end_after, args=(str(sender), grace), name="workflow-shutdown", daemon=True).start()
+
+
+def _end_after(node: str, grace: float) -> None:
+    """Give back what this worker's processes still hold once the grace is over, and end them and this process.
+
+    Their later writes would be refused by the fence, so nothing is lost with them.
+    """
+    time.sleep(grace)
+    log.warning("worker.grace_is_over", worker=node, seconds=grace)
+    _give_back(node)
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(0)
+
+
 @worker_shutdown.connect
 def give_back(sender: Any, **_: Any) -> None:
     """The pool has stopped: whatever its processes still held is queued again, uncharged."""
@@ -192,9 +216,13 @@ def give_back(sender: Any, **_: Any) -> None:
     if _housekeeper is not None:
         _housekeeper.stop()
         _housekeeper = None
+    _give_back(sender.hostname)
+
+
+def _give_back(node: str) -> None:
     try:
-        released = queue.release_worker(sender.hostname, reason="its worker was shut down")
-        queue.report_stopped(sender.hostname)
+        released = queue.release_worker(node, reason="its worker was shut down")
+        queue.report_stopped(node)
     except engine.DatabaseAway as error:
         log.warning("worker.not_released", error=str(error))  # the leases will run out
     else:

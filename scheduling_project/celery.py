@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-# SIGTERM means the soft shutdown: take nothing new, finish or give back what runs within the grace, then end. Without
-# this it would wait for every running step, however long. Read by billiard when it is imported.
-os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+from celery import Celery
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
 
 from celery import Celery

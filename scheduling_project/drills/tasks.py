@@ -1,0 +1,127 @@
+"""Step tasks of the drills. Their effects are lines in a file outside the system, which nothing rolls back."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore, Reject
+
+from execution.step_tasks import step_task
+from execution.steps.context import Snooze, current
+
+
+class Flaky(Exception):
+    """Fails on purpose, and may be retried."""
+
+
+class Poisoned(Exception):
+    """Fails on purpose, for good."""
+
+
+def note(path: str, event: str) -> None:
+    """Append one line to the effects file; a short O_APPEND write is atomic."""
+    context = current()
+    line = {
+        "event": event,
+        "key": context.idempotency_key if context else "",
+        "attempt": context.attempt if context else 0,
+        "pid": os.getpid(),
+        "at": time.time(),
+    }
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, (json.dumps(line) + "\n").encode())
+    finally:
+        os.close(descriptor)
+
+
+@step_task(name="drill.effect")
+def effect(path: str, seconds: float = 0.0) -> dict[str, Any]:
+    """Note that it began, work for some seconds, note that it ended."""
+    note(path, "begin")
+    time.sleep(seconds)
+    note(path, "end")
+    return {"pid": os.getpid()}
+
+
+@step_task(
+    name="drill.flaky",
+    bind=True,
+    autoretry_for=(Flaky,),
+    retry_backoff=1,
+    retry_backoff_max=2,
+    retry_jitter=False,
+    max_retries=3,
+)
+def flaky(self: Task[Any, Any], path: str, failures: int = 1) -> int:
+    """Fail the first times, then note the effect."""
+    if self.request.retries < failures:
+        raise Flaky(f"attempt {self.request.retries + 1} fails on purpose")
+    note(path, "end")
+    return int(self.request.retries)
+
+
+@step_task(name="drill.ask_again", bind=True, max_retries=5)
+def ask_again(self: Task[Any, Any], countdown: float = 1.0, times: int = 1) -> int:
+    """Ask for a retry with `self.retry(countdown=…)`, then succeed."""
+    if self.request.retries < times:
+        raise self.retry(exc=Flaky("not yet"), countdown=countdown)
+    return int(self.request.retries)
+
+
+@step_task(name="drill.misbehave")
+def misbehave(how: str, path: str = "") -> Any:
+    """Do what no task should: each way must leave a clear record and a living worker."""
+    match how:
+        case "poisoned":
+            raise Poisoned("fails for good")
+        case "ignore":
+            raise Ignore("nothing to do")
+        case "reject":
+            raise Reject("not for me", requeue=False)
+        case "requeue":
+            context = current()
+            if context is not None and context.attempt == 1:
+                raise Reject("later", requeue=True)
+        case "snooze":
+            context = current()
+            if context is not None and context.attempt == 1:
+                raise Snooze(0.5, "the gate is closed")
+        case "exit":
+            raise SystemExit(3)
+        case "memory":
+            raise MemoryError("no more")
+        case "base":
+            raise BaseException("very basic")
+        case "unpicklable":
+            error = Poisoned("holds a lock")
+            error.lock = open(os.devnull)  # type: ignore[attr-defined]  # noqa: SIM115
+            raise error
+        case "not json":
+            return {"a": object()}
+        case "nan":
+            return float("nan")
+        case "huge":
+            return "x" * 50_000_000
+        case "recursion":
+            loop: list[Any] = []
+            loop.append(loop)
+            return loop
+        case "forever":
+            while True:
+                try:
+                    time.sleep(60)
+                except BaseException as refused:  # noqa: BLE001 - only the hard limit ends it
+                    del refused
+        case "kill":
+            note(path, "begin")
+            os.kill(os.getpid(), 9)
+        case "kill once":
+            context = current()
+            if context is not None and context.attempt == 1:
+                os.kill(os.getpid(), 9)
+    return how
