@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from cryptography.fernet import Fernet
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -72,6 +73,11 @@ class Environment(BaseSettings):
     WORKFLOW_MAX_PAYLOAD_BYTES: int = Field(default=1_048_576, ge=1024, le=100_000_000)
     WORKFLOW_MAX_FAN_OUT: int = Field(default=10_000, ge=1, le=1_000_000)
 
+    # Triggers: Fernet keys for secrets at rest, newest first; derived from SECRET_KEY where there is none
+    WORKFLOW_ENCRYPTION_KEYS: CommaSeparated = []
+    WORKFLOW_MAX_EVENT_DEPTH: int = Field(default=16, ge=1, le=1000)
+    WORKFLOW_EVENTS_KEPT_DAYS: int = Field(default=30, ge=1, le=3650)
+
     # Schedules
     SCHEDULE_PERIODIC_TASK_MIRROR: bool = True
     SCHEDULE_CATCH_UP_WINDOW_SECONDS: int = Field(default=86_400, ge=0)
@@ -84,6 +90,7 @@ class Environment(BaseSettings):
         "WORKFLOW_QUEUES",
         "WORKFLOW_TASKS",
         "WORKFLOW_HTTP_ALLOWED_NETWORKS",
+        "WORKFLOW_ENCRYPTION_KEYS",
         mode="before",
     )
     @classmethod
@@ -127,6 +134,16 @@ class Environment(BaseSettings):
             ipaddress.ip_network(network)
         return value
 
+    @field_validator("WORKFLOW_ENCRYPTION_KEYS")
+    @classmethod
+    def fernet_keys(cls, value: list[str]) -> list[str]:
+        for position, key in enumerate(value, start=1):
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError(f"key {position} is not a Fernet key (32 random bytes in URL-safe base64)") from None
+        return value
+
     @model_validator(mode="after")
     def heartbeat_fits_lease(self) -> Environment:
         if self.WORKFLOW_HEARTBEAT_SECONDS * 2 > self.WORKFLOW_LEASE_SECONDS:
@@ -163,7 +180,7 @@ class Environment(BaseSettings):
             raise ImproperEnvironment(_explain(error)) from None
 
 
-SECRET_VARIABLES = frozenset({"SECRET_KEY", "DATABASE_URL", "REDIS_URL"})
+SECRET_VARIABLES = frozenset({"SECRET_KEY", "WORKFLOW_ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL"})
 
 
 def _explain(error: ValidationError) -> str:
