@@ -29,12 +29,11 @@ _CLOCK: Final = re.compile(r"(?:([A-Za-z]{3,9})\s+)?(\d{1,2}):(\d{2})", re.ASCII
 
 
 class Hit(NamedTuple):
-    """An instant lies in a blackout: whether a window drops it; if not, when all windows around it are over.
+    """An instant lies in a blackout.
 
-    `end` is None when it is dropped, or when the windows never end.
+    `end` is when all windows around it are over; None when one of them drops it, or when they never end.
     """
 
-    skips: bool
     end: int | None
 
 
@@ -52,10 +51,6 @@ class Once(NamedTuple):
     def began(self, instant: int) -> int | None:
         """The beginning of the window in which an instant lies, or None."""
         return self.start if self.start <= instant < self.end else None
-
-    def next_start(self, after: int) -> int | None:
-        """The first beginning of a window strictly after an instant."""
-        return self.start if self.start > after else None
 
 
 class Weekly(NamedTuple):
@@ -81,13 +76,15 @@ class Weekly(NamedTuple):
         # On the local clock; a change of clocks within the window may put this earlier than it was, never later.
         return instant - into - DAY
 
-    def next_start(self, after: int) -> int | None:
+    def next_start(self, after: int) -> int:
+        """The first beginning of the window strictly after an instant."""
         local = after + self.zone.offset(after) - self._into(after)
-        for week in range(3):
-            for start in instants_of(self.zone, local + week * WEEK, gap=FIRE_AT_END, overlap="both"):
-                if start > after:
-                    return start
-        return None
+        return next(
+            start
+            for week in range(3)  # a change of clocks may put this week's beginning behind, and swallow the next
+            for start in instants_of(self.zone, local + week * WEEK, gap=FIRE_AT_END, overlap="both")
+            if start > after
+        )
 
     def _into(self, instant: int) -> int:
         """Seconds on the local clock since the window last began."""
@@ -109,19 +106,18 @@ class Blackouts:
         found = self._around(instant)
         if not found:
             return None
-        skips = any(action == "skip" for _, action in found)
-        if skips or self.never_ends:
-            return Hit(skips, None)
+        if self.never_ends or any(action == "skip" for _, action in found):
+            return Hit(None)
         end = instant
         while found:
             end = max(until for until, _ in found)
             found = self._around(end)
-        return Hit(False, end)
+        return Hit(end)
 
     def next_start(self, after: int) -> int | None:
         """The first beginning of a window strictly after an instant."""
         index = bisect_right(self._starts, after)
-        starts = [start for window in self._weekly if (start := window.next_start(after)) is not None]
+        starts = [window.next_start(after) for window in self._weekly]
         return min((*starts, *self._starts[index : index + 1]), default=None)
 
     def skips_until(self, instant: int) -> int:

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from schedules import cron
-from schedules.blackouts import Blackouts, Hit, compile_blackouts
+from schedules.blackouts import Blackouts, compile_blackouts
 from schedules.business_days import Shifted
 from schedules.calendars import DayRule, Days, compile_days
 from schedules.cron_preview import Warned
@@ -157,7 +157,7 @@ class Timing:
         if self.days is not None and (why := self.days.why_not(local_day(self.zone, nominal))) is not None:
             return f"Calendar {why.calendar}" + (f": {why.label}" if why.label else "")
         if self._instant(nominal).skip:
-            return "A blackout window" if self._hit(nominal, skipping=True) else "A later fire is postponed instead"
+            return "A blackout window" if self._is_dropped(nominal) else "A later fire is postponed instead"
         return ""
 
     def warnings(self, now: int) -> list[Warned]:
@@ -169,7 +169,7 @@ class Timing:
             return Instant(nominal, nominal, BLACKOUT)
         begin = nominal
         if self.blackouts is not None and (hit := self.blackouts.at(nominal)) is not None:
-            if hit.skips or hit.end is None or self._is_superseded(nominal, hit.end):
+            if hit.end is None or self._is_superseded(nominal, hit.end):
                 return Instant(nominal, nominal, BLACKOUT)
             begin = hit.end
         return Instant(nominal, begin + self._delay(nominal, begin), "")
@@ -194,19 +194,17 @@ class Timing:
 
     def _is_superseded(self, nominal: int, end: int) -> bool:
         """Whether a later instant, up to the blackout's end, fires or is postponed in place of this one."""
-        later: int | None = nominal
-        for _ in range(MOST_SKIPS):
-            later = self.base.next_after(later)  # type: ignore[arg-type]
-            if later is None or later > min(end, self.end):
-                return False
-            if not self._is_excluded(later) and not self._hit(later, skipping=True):
+        limit = min(end, self.end)
+        later = self.base.next_after(nominal)
+        while later is not None and later <= limit:
+            if not self._is_excluded(later) and not self._is_dropped(later):
                 return True
-            later = min(max(later, self._blocked_until(later) - 1), end)
+            later = self.base.next_after(max(later, self._blocked_until(later) - 1))
         return False
 
-    def _hit(self, nominal: int, *, skipping: bool) -> Hit | None:
+    def _is_dropped(self, nominal: int) -> bool:
         hit = None if self.blackouts is None else self.blackouts.at(nominal)
-        return hit if hit is not None and hit.skips == skipping else None
+        return hit is not None and hit.end is None
 
     def _blocked_until(self, nominal: int) -> int:
         """Up to where (exclusive) whatever keeps an instant from firing lasts at least."""
@@ -215,10 +213,7 @@ class Timing:
             while not self.days.allows(day + 1) and day < LAST_LOCAL_DAY:
                 day += 1
             return start_of_day(self.zone, day + 1)
-        hit = self._hit(nominal, skipping=True)
-        if hit is None or self.blackouts is None:
-            return nominal + 1
-        return self.blackouts.skips_until(nominal)
+        return nominal + 1 if self.blackouts is None else self.blackouts.skips_until(nominal)
 
 
 def _fraction(key: bytes, nominal: int, span: int) -> int:

@@ -35,9 +35,6 @@ class Problems:
         if self.fields:
             raise SpecError(fields=self.fields)
 
-    def __len__(self) -> int:
-        return len(self.fields)
-
 
 class Reader:
     """One JSON object of a spec. Members are taken by name; what nobody took is a problem.

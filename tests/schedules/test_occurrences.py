@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from itertools import islice, pairwise
 from typing import Any
 
@@ -127,6 +128,17 @@ class TestNormalise:
             ({"overlap": 5}, "overlap", "one of first"),
             ({"jitter": -1}, "jitter", "whole number from 0"),
             ({"jitter": "5"}, "jitter", "whole number"),
+            ({"jitter": 5.5}, "jitter", "whole number"),
+            (
+                {"calendars": {"exclude": [{"kind": "holidays", "country": "GERMANY"}]}},
+                "calendars.exclude.0.country",
+                "at most 3",
+            ),
+            (
+                {"calendars": {"exclude": [{"kind": "holidays", "country": " "}]}},
+                "calendars.exclude.0.country",
+                "not empty",
+            ),
             ({"start": "2027-01-01", "end": "2026-01-01"}, "end", "before the start"),
             ({"colour": "red"}, "colour", "is not known here"),
             ({"calendars": []}, "calendars", "must be an object"),
@@ -157,6 +169,10 @@ class TestNormalise:
         spec = {"calendars": {"exclude": ["b", {"kind": "union", "of": ["a", "b"]}], "only": ["c"]}}
         assert calendar_names(spec) == ["a", "b", "c"]
         assert calendar_names({}) == calendar_names({"calendars": {"exclude": 5}}) == []
+
+    def test_datetimes_and_whole_floats_are_taken(self) -> None:
+        spec = normalise({"timetables": [HOURLY], "start": datetime(2026, 1, 1, tzinfo=UTC), "jitter": 5.0})
+        assert spec == {"timezone": "UTC", "timetables": [HOURLY], "start": "2026-01-01T00:00:00Z", "jitter": 5}
 
     def test_only_calendars_in_use_are_pinned(self) -> None:
         data = {"off": {"kind": "union", "of": ["weekend"]}, "weekend": WEEKEND, "unused": WEEKEND}
@@ -341,6 +357,13 @@ class TestExclusions:
         )
         assert found.next_after(at("2026-01-01T02:00")) == Instant(at("2026-01-01T03:00"), at("2026-01-01T06:00"), "")
 
+    def test_nothing_falls_in_favour_of_a_blackout_without_later_instants(self) -> None:
+        found = timing(
+            timetables=[{"kind": "once", "at": "2026-01-01T03:00Z"}],
+            blackouts=[{"from": "2026-01-01T02:30Z", "until": "2026-01-01T06:00Z", "action": "postpone"}],
+        )
+        assert found.next_after(0) == Instant(at("2026-01-01T03:00"), at("2026-01-01T06:00"), "")
+
     def test_a_blackout_without_end_skips(self) -> None:
         always = [
             {
@@ -350,7 +373,9 @@ class TestExclusions:
                 "action": "postpone",
             }
         ]
-        assert timing(blackouts=always).next_after(at("2026-01-01")).skip == "blackout"  # type: ignore[union-attr]
+        found = timing(blackouts=always)
+        assert found.next_after(at("2026-01-01")).skip == "blackout"  # type: ignore[union-attr]
+        assert found.why_skipped(at("2026-01-01")) == "A blackout window"
 
     @pytest.mark.parametrize(
         "spec",
@@ -389,7 +414,7 @@ ENTRIES = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=3),
     st.sampled_from(ZONES),

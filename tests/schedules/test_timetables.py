@@ -172,7 +172,8 @@ class TestCalendarInterval:
         for unit in ("days", "weeks", "months"):
             interval = calendar_interval(unit, 1, "2026-01-05T00:00", "America/New_York")
             assert interval.next_after(LAST_INSTANT) is None
-            assert interval.next_after(LAST_INSTANT - 70 * DAY) is not None
+            assert list(interval.between(LAST_INSTANT - 70 * DAY, LAST_INSTANT + 70 * DAY))
+            assert list(interval.locals_between(LAST_INSTANT - 70 * DAY, LAST_INSTANT + 70 * DAY))
 
     @pytest.mark.parametrize(
         ("unit", "every", "text"),
@@ -323,6 +324,20 @@ class TestRecurrenceRules:
         text = "DTSTART;VALUE=DATE:20260105\nRRULE:FREQ=DAILY\nEXDATE;VALUE=DATE:20260106"
         assert [t[:10] for t in shown(first(recurrence(text), 0, 2))] == ["2026-01-05", "2026-01-07"]
 
+    def test_a_month_without_a_fifth_monday_is_passed_over(self) -> None:
+        found = first(recurrence("FREQ=MONTHLY;BYDAY=5MO"), at("2026-01-01"), 2)
+        assert [text[:10] for text in shown(found)] == ["2026-03-30", "2026-06-29"]
+
+    def test_a_lost_time_that_meets_another_is_one(self) -> None:
+        text = "FREQ=DAILY;BYHOUR=2,3;BYMINUTE=30"
+        found = first(recurrence(text, "Europe/Berlin"), at("2026-03-29T00:00"), 2)
+        assert [text[5:16] for text in shown(found, "Europe/Berlin")] == ["03-29T03:30", "03-30T02:30"]
+
+    def test_a_rule_ends_with_2199(self) -> None:
+        rule = LocalRule(parse_rules("FREQ=DAILY", UTC_ZONE).rules[0])
+        assert rule.next(LAST_INSTANT) is None
+        assert rule.next(LAST_INSTANT + DAY) is None
+
     def test_folded_lines_are_unfolded(self) -> None:
         assert canonical("DTSTART:2026\r\n 0105T090000\n\nRRULE:X \n") == "DTSTART:20260105T090000\nRRULE:X"
         assert canonical("a\\nb\n") == "a\nb"
@@ -371,6 +386,7 @@ class TestRecurrenceRules:
             ("SUMMARY:hi", "'SUMMARY' is not known"),
             ("DTSTART:20260105T090000\nFREQ=DAILY\nEXDATE:20260106", "needs a time"),
             ("RDATE:" + ",".join(["20260106T000000"] * 1001), "characters"),
+            ("DTSTART:20260105\nRDATE:" + ",".join(["20260106"] * 1001), "at most 1000 dates"),
             ("FREQ=DAILY\n" * 17, "at most 16 RRULE"),
         ],
     )
