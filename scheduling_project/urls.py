@@ -1,10 +1,29 @@
-"""Every door of the web process."""
+"""Every door of the web process. The API accepts each address with and without its last slash."""
 
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework_simplejwt.views import TokenBlacklistView, TokenObtainPairView, TokenRefreshView
+
+from scheduling_project import health
+from scheduling_project.common import problems
 
 urlpatterns = [
+    re_path(r"^healthz/?$", health.healthz, name="healthz"),
+    re_path(r"^readyz/?$", health.readyz, name="readyz"),
+    re_path(r"^api/token/?$", TokenObtainPairView.as_view(), name="token"),
+    re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
+    re_path(r"^api/token/blacklist/?$", TokenBlacklistView.as_view(), name="token-blacklist"),
+    re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
+    re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/", include("execution.api.urls")),
+    re_path(r"^api(/.*)?$", problems.unknown_route),
     path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
 ]
+
+handler400 = problems.bad_request
+handler500 = problems.server_error

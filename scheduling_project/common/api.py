@@ -1,92 +1,21 @@
-"""What every endpoint shares: a strict parser, cursor pages, serializers that know their fields, optional slashes."""
+"""What every endpoint shares: serializers that know their fields, revisions, optional slashes, the actor."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import IO, Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
-from django.core.exceptions import ValidationError
-from django.db import DataError
 from django.db.models import Model, QuerySet
-from rest_framework import exceptions, serializers
-from rest_framework.pagination import CursorPagination
-from rest_framework.parsers import BaseParser
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
-from rest_framework.views import APIView
+from rest_framework.viewsets import GenericViewSet
 
-from scheduling_project.common import json_values
-from scheduling_project.common.errors import InvalidInput, StaleVersion
+from scheduling_project.common.errors import StaleVersion
 
-MAX_PAGE: Final = 500
 _ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,10})"')
-
-
-class StrictJSONParser(BaseParser):
-    """JSON that can be kept (`json_values.parse`); anything else is answered with 400, naming what is wrong."""
-
-    media_type = "application/json"
-
-    def parse(
-        self,
-        stream: IO[Any],
-        media_type: str | None = None,
-        parser_context: Mapping[str, Any] | None = None,
-    ) -> Any:
-        content = stream.read()
-        if not content.strip():
-            return {}
-        try:
-            return json_values.parse(content)
-        except json_values.JSONProblem as error:
-            if error.path:
-                raise InvalidInput("The body cannot be kept.", fields={error.path: [error.rule]}) from None
-            raise exceptions.ParseError(f"The body {error.rule}.") from None
-
-
-class NewestFirstPagination(CursorPagination):
-    """Pages that stay right while rows come in: ``{"results": […], "next": url or null, "previous": …}``.
-
-    A view orders by its ``cursor_ordering`` (newest first where it has none). ``limit`` (also ``page_size``) asks
-    for a page of up to 500.
-    """
-
-    page_size = 50
-    max_page_size = MAX_PAGE
-    page_size_query_param = "limit"
-    ordering = "-id"
-    cursor_query_description = "Where to go on; part of `next` and `previous`."
-    page_size_query_description = f"How many at most, 1 to {MAX_PAGE}; 50 when left out."
-
-    def get_ordering(self, request: Request, queryset: QuerySet[Any], view: APIView) -> tuple[str, ...]:
-        ordering = getattr(view, "cursor_ordering", self.ordering)
-        return (ordering,) if isinstance(ordering, str) else tuple(ordering)
-
-    def get_page_size(self, request: Request) -> int:
-        text = request.query_params.get("limit", request.query_params.get("page_size", str(self.page_size)))
-        if not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= MAX_PAGE:
-            raise InvalidInput(fields={"limit": [f"must be a whole number from 1 to {MAX_PAGE}"]})
-        return int(text)
-
-    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> list[Any] | None:
-        try:
-            return super().paginate_queryset(queryset, request, view)
-        except (ValidationError, ValueError, DataError, exceptions.NotFound):
-            # A cursor that was cut, forged or made for another list.
-            raise InvalidInput(fields={"cursor": ["is not one that this list gave out"]}) from None
-
-    def get_paginated_response(self, data: Any) -> Response:
-        return Response({"results": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
-
-    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        link = {"type": ["string", "null"], "format": "uri"}
-        return {
-            "type": "object",
-            "required": ["results", "next", "previous"],
-            "properties": {"results": schema, "next": link, "previous": link},
-        }
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -163,3 +92,36 @@ def actor_of(request: Request) -> str:
     """Who does it, for the audit trail: what the credential says of itself, or the user's name."""
     named = getattr(request.auth, "actor", None)
     return str(named) if named else str(request.user.get_username())
+
+
+class ResourceViewSet(GenericViewSet[Any]):
+    """A resource: reads by queryset, verbs by domain functions."""
+
+    serializer_class: Any = None
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the audit trail."""
+        return actor_of(self.request)
+
+    def body(self, serializer: type[serializers.Serializer[Any]], *, partial: bool = False) -> dict[str, Any]:
+        """The request's body in the shape of `serializer`.
+
+        Raises:
+            ValidationError: naming each field that is wrong.
+        """
+        checked = serializer(data=self.request.data, partial=partial, context=self.get_serializer_context())
+        checked.is_valid(raise_exception=True)
+        return dict(checked.validated_data)
+
+    def page(
+        self,
+        queryset: QuerySet[Any],
+        serializer: type[serializers.Serializer[Any]],
+        *,
+        ordering: str | Sequence[str] = "-id",
+    ) -> Response:
+        """One page of a queryset."""
+        self.cursor_ordering = ordering
+        rows = self.paginate_queryset(queryset)
+        return self.get_paginated_response(serializer(rows, many=True, context=self.get_serializer_context()).data)

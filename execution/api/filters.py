@@ -1,0 +1,94 @@
+"""How lists are narrowed: by state (several, comma-separated), workflow (id or name), source and time."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import django_filters
+from django.db.models import QuerySet
+from django_filters.rest_framework import FilterSet
+
+from execution.models import AuditEntry, DeadLetter, Execution, StepRun, Workflow
+from execution.states import DeadLetterState, ExecutionState, StepState
+
+
+class _StateFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):
+    """One state or several: ``state=failed,cancelled``."""
+
+
+def by_workflow(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+    """Rows of the workflow with this id or name; none for an unknown one."""
+    try:
+        return queryset.filter(workflow_id=UUID(value))
+    except ValueError:
+        return queryset.filter(workflow__name=value)
+
+
+def by_label(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
+    """Rows whose labels hold ``key:value`` (or the key, with any value)."""
+    key, _, wanted = value.partition(":")
+    return queryset.filter(labels__contains={key: wanted}) if wanted else queryset.filter(labels__has_key=key)
+
+
+class WorkflowFilter(FilterSet):
+    name = django_filters.CharFilter()
+    search = django_filters.CharFilter(field_name="name", lookup_expr="icontains", max_length=200)
+    label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
+    queue = django_filters.CharFilter()
+
+    class Meta:
+        model = Workflow
+        fields: list[str] = []
+
+
+class ExecutionFilter(FilterSet):
+    state = _StateFilter(choices=ExecutionState.choices)
+    workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
+    source_kind = django_filters.CharFilter(max_length=40)
+    source_id = django_filters.CharFilter(max_length=100)
+    idempotency_key = django_filters.CharFilter(max_length=255)
+    created_after = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
+    created_before = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+    scheduled_after = django_filters.IsoDateTimeFilter(field_name="scheduled_for", lookup_expr="gte")
+    scheduled_before = django_filters.IsoDateTimeFilter(field_name="scheduled_for", lookup_expr="lt")
+
+    class Meta:
+        model = Execution
+        fields: list[str] = []
+
+
+class StepRunFilter(FilterSet):
+    state = _StateFilter(choices=StepState.choices)
+    name = django_filters.CharFilter(max_length=100)
+    parent = django_filters.UUIDFilter(field_name="parent_id")
+
+    class Meta:
+        model = StepRun
+        fields: list[str] = []
+
+
+class DeadLetterFilter(FilterSet):
+    state = _StateFilter(choices=DeadLetterState.choices)
+    workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
+    execution = django_filters.UUIDFilter(field_name="execution_id")
+    fingerprint = django_filters.CharFilter(max_length=64)
+    step = django_filters.CharFilter(field_name="step_name", max_length=100)
+    error_type = django_filters.CharFilter(max_length=300)
+    created_after = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
+    created_before = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
+
+    class Meta:
+        model = DeadLetter
+        fields: list[str] = []
+
+
+class AuditFilter(FilterSet):
+    actor = django_filters.CharFilter(max_length=200)
+    action = django_filters.CharFilter(max_length=60)
+    subject_kind = django_filters.CharFilter(max_length=40)
+    subject_id = django_filters.CharFilter(max_length=100)
+
+    class Meta:
+        model = AuditEntry
+        fields: list[str] = []

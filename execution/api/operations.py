@@ -1,0 +1,113 @@
+"""`/api/queues`, `/api/processes` and `/api/audit`: what operators look at and switch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from execution import queues
+from execution.api.filters import AuditFilter
+from execution.api.serializers import (
+    AuditEntrySerializer,
+    NoteSerializer,
+    ProcessSerializer,
+    QueueSerializer,
+    StepRunSerializer,
+)
+from execution.models import AuditEntry, ProcessReport, StepRun
+from scheduling_project.common import clock
+from scheduling_project.common.api import ResourceViewSet
+from scheduling_project.common.errors import InvalidInput
+
+NAME = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Name of the queue.")
+MOST_PEEKED = 500
+
+
+class QueueViewSet(ResourceViewSet):
+    """Lanes for kinds of work. A queue is addressed by its name."""
+
+    serializer_class = QueueSerializer
+    pagination_class = None
+    filter_backends = []
+    lookup_url_kwarg = "id"
+
+    @extend_schema(responses=QueueSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """All queues with what waits, is in flight and runs, by priority."""
+        return Response({"results": QueueSerializer(queues.stats(), many=True).data, "next": None, "previous": None})
+
+    @extend_schema(parameters=[NAME], responses=QueueSerializer)
+    def retrieve(self, request: Request, id: str) -> Response:
+        """One queue."""
+        return self._answer(id)
+
+    @extend_schema(parameters=[NAME], request=NoteSerializer, responses=QueueSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, id: str) -> Response:
+        """Let no worker claim from it; what runs is left to end."""
+        queues.pause(id, actor=self.actor, note=self.body(NoteSerializer)["note"])
+        return self._answer(id)
+
+    @extend_schema(parameters=[NAME], request=None, responses=QueueSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, id: str) -> Response:
+        """Let workers claim from it again."""
+        queues.resume(id, actor=self.actor)
+        return self._answer(id)
+
+    @extend_schema(
+        parameters=[NAME, OpenApiParameter("limit", OpenApiTypes.INT, description="1 to 500; 20 when left out.")],
+        responses=StepRunSerializer(many=True),
+    )
+    @action(detail=True)
+    def peek(self, request: Request, id: str) -> Response:
+        """The step runs that come next, in the order in which they will be claimed."""
+        limit = request.query_params.get("limit", "20")
+        if not limit.isdecimal() or len(limit) > 3 or not 1 <= int(limit) <= MOST_PEEKED:
+            raise InvalidInput(fields={"limit": [f"must be a whole number from 1 to {MOST_PEEKED}"]})
+        ids = queues.peek(id, limit=int(limit))
+        runs = StepRun.objects.in_bulk(ids)
+        shown = StepRunSerializer([runs[run_id] for run_id in ids if run_id in runs], many=True).data
+        return Response({"results": shown, "next": None, "previous": None})
+
+    def _answer(self, name: str) -> Response:
+        queues.check_name(name)
+        (state,) = queues.stats([name])
+        return Response(QueueSerializer(state).data)
+
+
+class ProcessViewSet(ResourceViewSet):
+    """Workers and beats that reported in the last day."""
+
+    serializer_class = ProcessSerializer
+    pagination_class = None
+    filter_backends = []
+
+    @extend_schema(responses=ProcessSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """Workers and beats, the living first."""
+        now = clock.now()
+        reports = list(ProcessReport.objects.filter(seen_at__gt=now - timedelta(days=1)).order_by("kind", "name"))
+        for report in reports:
+            age = (now - report.seen_at).total_seconds()
+            report.alive = report.stopped_at is None and age < queues.ALIVE_SECONDS  # type: ignore[attr-defined]
+        reports.sort(key=lambda report: not report.alive)  # type: ignore[attr-defined]
+        return Response({"results": ProcessSerializer(reports, many=True).data, "next": None, "previous": None})
+
+
+class AuditViewSet(ResourceViewSet):
+    """Who did what to what."""
+
+    queryset = AuditEntry.objects.all()
+    serializer_class = AuditEntrySerializer
+    filterset_class = AuditFilter
+
+    @extend_schema(responses=AuditEntrySerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """The audit trail, the newest first."""
+        return self.page(self.filter_queryset(self.get_queryset()), AuditEntrySerializer)

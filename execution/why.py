@@ -1,0 +1,145 @@
+"""Why isn't it running? The exact blocker of every open step of an execution, and when it may start."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from execution import engine, queues
+from execution.models import Execution, StepRun
+from execution.plans import plan_by_id
+from execution.queues import QueueState
+from execution.states import EXECUTION_TERMINAL, STEP_CLAIMABLE, STEP_TERMINAL, ExecutionState, StepState, WaitingFor
+
+MOST_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """What one open step waits for. `code` is stable; `message` is for people; `until` where it is known."""
+
+    step: str
+    code: str
+    message: str
+    until: datetime | None = None
+    step_run: UUID | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def why(execution: Execution) -> dict[str, Any]:
+    """What keeps an execution from going on: a sentence, and a blocker per open step (at most 100)."""
+    if execution.state in EXECUTION_TERMINAL:
+        return _answer(execution, f"It has {_ended(execution)}.", [])
+    now = engine.now(using="default")
+    runs = list(
+        StepRun.objects.filter(execution=execution).exclude(state__in=STEP_TERMINAL).order_by("id")[:MOST_STEPS]
+    )
+    lanes = {run.queue for run in runs if run.state in STEP_CLAIMABLE}
+    states = {state.name: state for state in queues.stats(sorted(lanes))} if lanes else {}
+    blockers = [_blocker(run, execution, states, now) for run in runs]
+    if execution.state == ExecutionState.PAUSED:
+        return _answer(execution, f"It is {execution.state_reason or 'paused'}; resume it.", blockers)
+    running = sum(1 for blocker in blockers if blocker.code == "running")
+    if running:
+        return _answer(execution, f"It runs: {running} of its steps are with a worker.", blockers)
+    first = next((blocker for blocker in blockers if blocker.code != "needs"), None)
+    return _answer(execution, first.message if first else "Nothing of it is open.", blockers)
+
+
+def _answer(execution: Execution, summary: str, blockers: list[Blocker]) -> dict[str, Any]:
+    expected = [blocker.until for blocker in blockers if blocker.until is not None and blocker.code != "running"]
+    return {
+        "state": execution.state,
+        "summary": summary,
+        "estimated_start": min(expected, default=None),
+        "blockers": [blocker.as_json() for blocker in blockers],
+    }
+
+
+def _ended(execution: Execution) -> str:
+    word = "been cancelled" if execution.state == ExecutionState.CANCELLED else execution.state
+    return f"{word}: {execution.state_reason}" if execution.state_reason else str(word)
+
+
+def _blocker(run: StepRun, execution: Execution, lanes: dict[str, QueueState], now: datetime) -> Blocker:
+    name = str(run).removeprefix(f"{execution.workflow.name}.")
+    if run.state == StepState.RUNNING:
+        return Blocker(name, "running", f"{name} runs on {run.worker} (attempt {run.attempt}).", None, run.pk)
+    if run.state == StepState.WAITING:
+        code, message, until = _waiting(run, execution, name)
+        return Blocker(name, code, message, until, run.pk)
+    if run.available_at > now:
+        if run.state == StepState.RETRYABLE:
+            message = f"{name} failed (attempt {run.attempt}) and is tried again at {run.available_at:%H:%M:%S} UTC."
+            return Blocker(name, "retry", message, run.available_at, run.pk)
+        return Blocker(
+            name, "not_due", f"{name} is not due before {run.available_at.isoformat()}.", run.available_at, run.pk
+        )
+    return _queued(run, name, lanes.get(run.queue, QueueState(run.queue)), now)
+
+
+def _waiting(run: StepRun, execution: Execution, name: str) -> tuple[str, str, datetime | None]:
+    match run.waiting_for:
+        case WaitingFor.NEEDS:
+            needs = plan_by_id(execution.version_id).steps[run.name].needs
+            open_needs = list(
+                StepRun.objects.filter(execution=execution, name__in=needs, parent=None)
+                .exclude(state__in=STEP_TERMINAL)
+                .values_list("name", "state")
+            )
+            named = (
+                ", ".join(f"{need} ({state})" for need, state in open_needs) or "a decision that is about to be made"
+            )
+            return "needs", f"{name} waits for {named}.", None
+        case WaitingFor.TIMER:
+            return "timer", f"{name} sleeps until {run.available_at.isoformat()}.", run.available_at
+        case WaitingFor.APPROVAL:
+            return "approval", f"{name} waits for approval, at most until {run.available_at.isoformat()}.", None
+        case WaitingFor.CHILD:
+            return "child", f"{name} waits for {run.items_open} of its items or its child execution.", None
+        case WaitingFor.POOL:
+            return "pool", f"{name} waits for a free place.", None
+        case _:
+            return "key", f"{name} waits for its concurrency key {execution.concurrency_key}.", None
+
+
+BEFORE = """
+SELECT count(*) AS ahead FROM (
+    SELECT 1 FROM execution_steprun s
+    WHERE s.queue = %(queue)s::text AND s.state IN ('queued', 'retryable') AND s.available_at <= %(now)s::timestamptz
+      AND (s.priority < %(priority)s::int
+           OR (s.priority = %(priority)s::int AND s.available_at < %(available_at)s::timestamptz))
+    LIMIT 10001
+) counted
+"""
+
+THROUGHPUT = """
+SELECT count(*) AS ended FROM execution_attempt a
+JOIN execution_steprun s ON s.id = a.step_run_id
+WHERE s.queue = %(queue)s::text AND a.id > %(since)s::uuid
+  AND a.finished_at > %(now)s::timestamptz - interval '60 seconds'
+"""
+
+
+def _queued(run: StepRun, name: str, lane: QueueState, now: datetime) -> Blocker:
+    if lane.paused_at is not None:
+        note = f" ({lane.pause_note})" if lane.pause_note else ""
+        return Blocker(name, "queue_paused", f"Queue {run.queue} was paused by {lane.paused_by}{note}.", None, run.pk)
+    if lane.workers == 0:
+        return Blocker(
+            name, "no_worker", f"No worker serves queue {run.queue}; start one with -Q {run.queue}.", None, run.pk
+        )
+    params = {"queue": run.queue, "priority": run.priority, "available_at": run.available_at, "now": now}
+    ahead = engine.fetch_all(BEFORE, params, using="default")[0].ahead
+    if ahead == 0:
+        message = f"{name} is next in queue {run.queue}; {lane.total('running')} of {lane.slots} slots are busy."
+        return Blocker(name, "next", message, None, run.pk)
+    since = UUID(int=int((now - timedelta(minutes=10)).timestamp() * 1000) << 80)
+    ended = engine.fetch_all(THROUGHPUT, {"queue": run.queue, "since": since, "now": now}, using="default")[0].ended
+    until = now + timedelta(seconds=ahead * 60 / ended) if ended else None
+    message = f"{name} waits in queue {run.queue} behind {'more than ' * (ahead > 10_000)}{min(ahead, 10_000)} others."
+    return Blocker(name, "behind", message, until, run.pk)

@@ -1,0 +1,63 @@
+"""Cursor pages. A module of its own: Django REST framework imports it while it imports its views."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core.exceptions import ValidationError
+from django.db import DataError
+from django.db.models import QuerySet
+from rest_framework import exceptions
+from rest_framework.pagination import CursorPagination
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from scheduling_project.common.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView
+
+MAX_PAGE: Final = 500
+
+
+class NewestFirstPagination(CursorPagination):
+    """Pages that stay right while rows come in: ``{"results": […], "next": url or null, "previous": …}``.
+
+    A view orders by its ``cursor_ordering`` (newest first where it has none). ``limit`` (also ``page_size``) asks
+    for a page of up to 500.
+    """
+
+    page_size = 50
+    max_page_size = MAX_PAGE
+    page_size_query_param = "limit"
+    ordering = "-id"
+    cursor_query_description = "Where to go on; part of `next` and `previous`."
+    page_size_query_description = f"How many at most, 1 to {MAX_PAGE}; 50 when left out."
+
+    def get_ordering(self, request: Request, queryset: QuerySet[Any], view: APIView) -> tuple[str, ...]:
+        ordering = getattr(view, "cursor_ordering", self.ordering)
+        return (ordering,) if isinstance(ordering, str) else tuple(ordering)
+
+    def get_page_size(self, request: Request) -> int:
+        text = request.query_params.get("limit", request.query_params.get("page_size", str(self.page_size)))
+        if not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= MAX_PAGE:
+            raise InvalidInput(fields={"limit": [f"must be a whole number from 1 to {MAX_PAGE}"]})
+        return int(text)
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> list[Any] | None:
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (ValidationError, ValueError, DataError, exceptions.NotFound):
+            # A cursor that was cut, forged or made for another list.
+            raise InvalidInput(fields={"cursor": ["is not one that this list gave out"]}) from None
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response({"results": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        link = {"type": ["string", "null"], "format": "uri"}
+        return {
+            "type": "object",
+            "required": ["results", "next", "previous"],
+            "properties": {"results": schema, "next": link, "previous": link},
+        }
