@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
+
+SHOWCASE = "sales-report"
 
 WORKFLOWS: dict[str, dict[str, Any]] = {
     "sales-report": {
@@ -63,3 +66,56 @@ WORKFLOWS: dict[str, dict[str, Any]] = {
         "steps": {"clean": {"task": "demo.tasks.sleep", "with": {"seconds": 0.1}}},
     },
 }
+
+
+def schedules(*, first: datetime) -> list[dict[str, Any]]:
+    """What the demo schedules; the interval ones begin at `first` (aware)."""
+
+    def every(seconds: int) -> dict[str, Any]:
+        return {"timetables": [{"kind": "interval", "every": seconds, "anchor": first.isoformat()}]}
+
+    def cron(expression: str, timezone: str = "Europe/Berlin") -> dict[str, Any]:
+        return {"timezone": timezone, "timetables": [{"kind": "cron", "expression": expression}]}
+
+    return [
+        {
+            "name": "Sales report every 20 seconds",
+            "description": "Fan-out over shops; the partner fails twice and is retried with backoff.",
+            "workflow": "sales-report",
+            "spec": every(20),
+            "catch_up": "latest",
+        },
+        {
+            "name": "A poisoned invoice every ten minutes",
+            "description": "Fails for good and lands in the dead letters, until somebody edits and redrives it.",
+            "workflow": "invoice",
+            "input": {"invoice": {"number": "A-4711", "amount": "twelve"}},
+            "spec": every(600),
+            "catch_up": "latest",
+        },
+        {
+            "name": "A good invoice every minute",
+            "workflow": "invoice",
+            "input": {"invoice": {"number": "A-4712", "amount": 129.5}},
+            "spec": every(60),
+            "catch_up": "latest",
+        },
+        {
+            "name": "Office hours check",
+            "description": "Every quarter of an hour on working days in Berlin.",
+            "workflow": "nightly-cleanup",
+            "spec": cron("*/15 8-18 * * MON-FRI"),
+            "catch_up": "none",
+        },
+        *(
+            {
+                "name": f"Nightly clean-up {number}",
+                "description": "One of several at two o'clock: a hot spot, and a look at what summer time does.",
+                "workflow": "nightly-cleanup",
+                "spec": cron("0 2 * * *" if number < 6 else "30 2 * * *"),
+                "catch_up": "latest",
+                "priority": "low",
+            }
+            for number in range(1, 7)
+        ),
+    ]
