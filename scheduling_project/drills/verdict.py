@@ -1,0 +1,128 @@
+"""What a drill found: counts from the tables and the effects file, and whether they keep the promises."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, F, Max, Q
+
+from execution.models import Attempt, DeadLetter, Execution, StepRun
+from execution.states import AttemptState, StepState
+from schedules.models import Schedule, ScheduleFire
+from schedules.occurrences import compile as compile_timing
+from schedules.states import FireOutcome
+
+
+@dataclass(slots=True)
+class Verdict:
+    """The figures of one drill. `problems` is empty when every promise was kept."""
+
+    drill: str
+    expected: int
+    succeeded: int
+    lost: int
+    doubled: int
+    stale_commits: int
+    repeated_effects: int
+    recovery_seconds: float | None
+    figures: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"passed": self.passed}
+
+
+def judge(
+    drill: str,
+    *,
+    executions: list[UUID],
+    effects: Counter[str],
+    recovery_seconds: float | None,
+    recovery_limit: float | None = None,
+    repeats_allowed: int = 0,
+    **figures: Any,
+) -> Verdict:
+    """Hold the given executions against the promises.
+
+    Lost: did not succeed. Doubled: a step run with more than one attempt that succeeded. Stale: a success that is
+    not its step run's last attempt. An effect may repeat where its process was killed (a step runs at least once),
+    `repeats_allowed` times.
+    """
+    runs = StepRun.objects.filter(execution__in=executions)
+    succeeded = Execution.objects.filter(pk__in=executions, state="succeeded").count()
+    doubled = runs.annotate(wins=Count("attempts", filter=Q(attempts__state=AttemptState.SUCCEEDED))).filter(wins__gt=1)
+    stale = (
+        Attempt.objects.filter(step_run__in=runs, state=AttemptState.SUCCEEDED)
+        .exclude(number=F("step_run__attempt"))
+        .count()
+    )
+    verdict = Verdict(
+        drill=drill,
+        expected=len(executions),
+        succeeded=succeeded,
+        lost=len(executions) - succeeded,
+        doubled=doubled.count(),
+        stale_commits=stale,
+        repeated_effects=sum(count - 1 for count in effects.values() if count > 1),
+        recovery_seconds=recovery_seconds,
+        figures=figures,
+    )
+    if verdict.lost:
+        verdict.problems.append(f"{verdict.lost} of {verdict.expected} executions did not succeed")
+    if verdict.doubled:
+        verdict.problems.append(f"{verdict.doubled} step runs were committed twice")
+    if verdict.stale_commits:
+        verdict.problems.append(f"{verdict.stale_commits} stale attempts committed")
+    if verdict.repeated_effects > repeats_allowed:
+        verdict.problems.append(f"{verdict.repeated_effects} effects were repeated, {repeats_allowed} could be")
+    missing = runs.filter(state=StepState.SUCCEEDED).count() - len(effects)
+    if missing > 0:
+        verdict.problems.append(f"{missing} steps succeeded without their effect")
+    if recovery_limit is not None and (recovery_seconds is None or recovery_seconds > recovery_limit):
+        verdict.problems.append(f"recovery took {recovery_seconds} s, at most {recovery_limit:g} s are promised")
+    letters = DeadLetter.objects.filter(execution__in=executions).count()
+    if letters:
+        verdict.problems.append(f"{letters} dead letters, where nothing failed for good")
+    return verdict
+
+
+def judge_ledger(verdict: Verdict, schedules: list[Schedule]) -> None:
+    """Hold the ledger of these schedules against their timetables: each instant up to the watermark exactly once,
+    each started one with exactly one execution."""
+    instants = lost = doubled = 0
+    for schedule in Schedule.objects.filter(pk__in=[schedule.pk for schedule in schedules]).select_related("version"):
+        assert schedule.version is not None
+        timing = compile_timing(schedule.version.spec, seed=str(schedule.pk))
+        began = int(schedule.version.effective_from.timestamp())
+        due = set(timing.fires(began, int(schedule.fired_through.timestamp())))
+        fires = list(
+            ScheduleFire.objects.filter(schedule=schedule).values_list("scheduled_for", "outcome", "execution")
+        )
+        covered = Counter(int(instant.timestamp()) for instant, _, _ in fires)
+        instants += len(due)
+        lost += len(due - covered.keys())
+        doubled += sum(count - 1 for count in covered.values()) + len(covered.keys() - due)
+        for instant, outcome, execution in fires:
+            if outcome == FireOutcome.STARTED and execution is None:
+                verdict.problems.append(f"{schedule.name} {instant}: started without an execution")
+        started = Execution.objects.filter(source_kind="schedule", source_id=str(schedule.pk))
+        twice = started.values("scheduled_for").annotate(n=Count("id")).filter(n__gt=1).count()
+        doubled += twice
+    verdict.figures |= {"instants": instants, "instants_lost": lost, "instants_doubled": doubled}
+    lateness = ScheduleFire.objects.filter(schedule__in=schedules).aggregate(worst=Max(F("recorded_at") - F("due_at")))[
+        "worst"
+    ]
+    verdict.figures["late_max_ms"] = None if lateness is None else round(lateness.total_seconds() * 1000)
+    if instants == 0:
+        verdict.problems.append("nothing was due: the drill proves nothing")
+    if lost:
+        verdict.problems.append(f"{lost} due instants are not in the ledger")
+    if doubled:
+        verdict.problems.append(f"{doubled} instants are in the ledger or ran more than once")
