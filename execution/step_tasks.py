@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import fnmatch
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import celery
@@ -43,10 +44,18 @@ def is_allowed(task: celery.Task) -> bool:
 
 def find(name: str) -> celery.Task | None:
     """The task of that name that may be a step, or None."""
+    task = _tasks().get(name)
+    return task if task is not None and is_allowed(task) else None
+
+
+@cache
+def _tasks() -> Mapping[str, celery.Task]:
+    """The registry, after every app's tasks are imported. Once: Celery's import signal sets Django up again and runs
+    its checks, which takes longer than a step."""
     app = celery.current_app
     app.loader.import_default_modules()
-    task = app.tasks.get(name)
-    return task if task is not None and is_allowed(task) else None
+    tasks: Mapping[str, celery.Task] = app.tasks
+    return tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +70,9 @@ class Description:
 
 def available() -> list[Description]:
     """Every task that may be a step, by name."""
-    app = celery.current_app
-    app.loader.import_default_modules()
     return [
         Description(name, str(_signature(task)), inspect.getdoc(body_of(task)) or "", policy_of(task))
-        for name, task in sorted(app.tasks.items())
+        for name, task in sorted(_tasks().items())
         if is_allowed(task)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import structlog
@@ -47,14 +48,22 @@ def logging_config(*, level: str, form: Literal["console", "json"]) -> dict[str,
                 "foreign_pre_chain": SHARED_PROCESSORS,
             },
         },
+        # Django repeats every 4xx and 503 answer; only what went wrong inside is worth a line of its own.
+        "filters": {"crashes": {"()": "django.utils.log.CallbackFilter", "callback": is_crash}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "celery.redirected": {"level": "WARNING"},
+            "django.request": {"filters": ["crashes"]},
             "httpx": {"level": "WARNING"},
             "httpcore": {"level": "WARNING"},
         },
     }
+
+
+def is_crash(record: logging.LogRecord) -> bool:
+    """Whether Django logs an exception, not just an answer that says no."""
+    return record.exc_info is not None and record.exc_info[0] is not None
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
