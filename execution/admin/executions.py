@@ -1,0 +1,470 @@
+"""Executions: the list, and the page of one with its graph, timeline, steps, attempts and verbs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin import SimpleListFilter
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminSelectWidget
+
+from execution import lifecycle, priority
+from execution.admin import shown
+from execution.admin.base import Confirmation, Done, JSONText, ReadOnlyAdmin, Verb, WithNote, note_field
+from execution.admin.graph_svg import StepLook, draw
+from execution.admin.timeline_svg import Bar, Row, timeline
+from execution.models import Attempt, Execution, ExecutionOutput, StepOutput, StepRun, Workflow
+from execution.states import AttemptState, ExecutionState, StepState
+from execution.why import why
+from scheduling_project.common import clock
+
+MOST_STEPS: Final = 200
+MOST_ATTEMPTS: Final = 400
+MOST_ROWS: Final = 60
+CHANGE: Final = "execution.change_execution"
+ADD: Final = "execution.add_execution"
+
+#: Where several items of a step have several states, the first of these that occurs is the step's.
+LOUDEST: Final = (
+    StepState.FAILED,
+    StepState.RUNNING,
+    StepState.RETRYABLE,
+    StepState.QUEUED,
+    StepState.WAITING,
+    StepState.CANCELLED,
+    StepState.SKIPPED,
+    StepState.SUCCEEDED,
+)
+
+
+class CreatedFilter(SimpleListFilter):
+    """Created within the last hour, day, week: a range of the primary key, for a UUIDv7 begins with its time."""
+
+    title = "created"
+    parameter_name = "created"
+    SPANS: Final = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7)}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("1h", "Last hour"), ("24h", "Last 24 hours"), ("7d", "Last 7 days")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        span = self.SPANS.get(self.value() or "")
+        return queryset if span is None else queryset.filter(pk__gte=first_id(datetime.now(UTC) - span))
+
+
+def first_id(moment: datetime) -> UUID:
+    """The smallest UUIDv7 of an instant.
+
+    >>> str(first_id(datetime(2026, 1, 1, tzinfo=UTC)))
+    '019b76da-a800-7000-8000-000000000000'
+    """
+    return UUID(int=int(moment.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62)
+
+
+class SourceFilter(SimpleListFilter):
+    """What started it."""
+
+    title = "source"
+    parameter_name = "source_kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        kinds = ("api", "schedule", "trigger", "rerun", "redrive", "child", "admin")
+        return [(kind, kind.capitalize()) for kind in kinds]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(source_kind=self.value()) if self.value() else queryset
+
+
+# ── Verbs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RerunForm(Confirmation):
+    input = JSONText(label="Input", required=False, help_text="Checked against the version's schema.")
+    latest = forms.BooleanField(label="Run the version that is published now", required=False)
+
+
+class PriorityForm(Confirmation):
+    priority = forms.TypedChoiceField(
+        choices=[(level, shown.priority_text(level)) for level in priority.LEVELS],
+        coerce=int,
+        widget=UnfoldAdminSelectWidget,
+    )
+
+
+class ResumeForm(Confirmation):
+    input = JSONText(label="Input", required=False, help_text="Change it where it was the reason of the failure.")
+    note = note_field("Note (kept in the audit trail)")
+
+
+def _cancel(execution: Execution, values: Mapping[str, Any], actor: str) -> Done:
+    lifecycle.cancel(execution.pk, actor=actor, reason=values["note"])
+    return Done("The execution is cancelled.")
+
+
+def _pause(execution: Execution, values: Mapping[str, Any], actor: str) -> Done:
+    lifecycle.pause(execution.pk, actor=actor, note=values["note"])
+    return Done("No further step starts until you resume it.")
+
+
+def _resume(execution: Execution, values: Mapping[str, Any], actor: str) -> Done:
+    lifecycle.resume(execution.pk, actor=actor)
+    return Done("The execution goes on.")
+
+
+def _rerun(execution: Execution, values: Mapping[str, Any], actor: str) -> Done:
+    edited = values.get("input")
+    started = lifecycle.rerun(
+        execution.pk,
+        actor=actor,
+        input=None if edited is None or edited == execution.input else edited,
+        latest=values["latest"],
+    )
+    return Done(f"This is the new execution; the earlier one was {execution.pk}.", shown.page_of(started))
+
+
+def _resume_from_failure(execution: Execution, values: Mapping[str, Any], actor: str) -> Done:
+    edited = values.get("input")
+    steps = lifecycle.resume_from_failure(
+        execution.pk,
+        actor=actor,
+        input=None if edited is None or edited == execution.input else edited,
+        note=values["note"],
+    )
+    return Done(f"{steps} step{'s are' if steps != 1 else ' is'} open again.")
+
+
+def _set_priority(execution: Execution, values: Mapping[str, Any], actor: str) -> Done:
+    level = lifecycle.set_priority(execution.pk, values["priority"], actor=actor)
+    return Done(f"The priority is {shown.priority_text(level)} now.")
+
+
+def _is_open(execution: Execution) -> bool:
+    return not execution.is_terminal
+
+
+def _input(execution: Execution) -> dict[str, Any]:
+    return {"input": execution.input}
+
+
+VERBS: Final = (
+    Verb[Execution](
+        name="resume-from-failure",
+        label="Resume from failure",
+        icon="resume",
+        permission=CHANGE,
+        perform=_resume_from_failure,
+        form=ResumeForm,
+        initial=_input,
+        primary=True,
+        explanation="The failed steps run again, then what was skipped behind them. Finished steps keep their output.",
+        available=lambda execution: execution.state == ExecutionState.FAILED,
+    ),
+    Verb[Execution](
+        name="resume",
+        label="Resume",
+        permission=CHANGE,
+        perform=_resume,
+        primary=True,
+        available=lambda execution: execution.state == ExecutionState.PAUSED,
+    ),
+    Verb[Execution](
+        name="rerun",
+        label="Rerun",
+        icon="replay",
+        permission=ADD,
+        perform=_rerun,
+        form=RerunForm,
+        initial=_input,
+        explanation="Starts a new execution with the same version and policy.",
+    ),
+    Verb[Execution](
+        name="pause",
+        label="Pause",
+        icon="pause",
+        permission=CHANGE,
+        perform=_pause,
+        form=WithNote,
+        explanation="Steps that run are left to end; no further step starts.",
+        available=lambda execution: _is_open(execution) and execution.state != ExecutionState.PAUSED,
+    ),
+    Verb[Execution](
+        name="priority",
+        label="Priority",
+        icon="low_priority",
+        permission=CHANGE,
+        perform=_set_priority,
+        form=PriorityForm,
+        initial=lambda execution: {"priority": execution.priority},
+        available=_is_open,
+    ),
+    Verb[Execution](
+        name="cancel",
+        label="Cancel",
+        icon="cancel",
+        permission=CHANGE,
+        perform=_cancel,
+        form=WithNote,
+        danger=True,
+        many=True,
+        explanation="Everything open in it ends. Running steps lose their lease: their result is refused.",
+        available=_is_open,
+    ),
+)
+
+
+# ── The admin ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@admin.register(Execution)
+class ExecutionAdmin(ReadOnlyAdmin):
+    verbs = VERBS
+    detail_template = "admin/execution/execution/detail.html"
+    list_display = ("shown_id", "shown_workflow", "shown_state", "source", "shown_priority", "created", "took")
+    list_display_links = None
+    list_select_related = ("workflow",)
+    list_filter = (("workflow", AutocompleteSelectFilter), SourceFilter, CreatedFilter)
+    list_filter_submit = True
+    search_fields = ("id",)
+    search_help_text = "Id, name of a workflow, or idempotency key"
+    chips_field = "state"
+    empty_text = "No execution here yet. Run a workflow from its page, or let a schedule fire."
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
+        found: QuerySet[Execution] = super().get_queryset(request)
+        match = request.resolver_match
+        if match is not None and match.url_name == "execution_execution_changelist":
+            return found.defer("input", "retry_policy", "workflow__labels", "workflow__description")
+        return found.select_related("workflow", "version")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Execution], search_term: str
+    ) -> tuple[QuerySet[Execution], bool]:
+        """Exact ids and keys, or executions of workflows whose name contains the term: each uses an index."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(pk=UUID(term)), False
+        except ValueError:
+            pass
+        workflows = list(Workflow.objects.filter(name__icontains=term).values_list("pk", flat=True)[:50])
+        if workflows:
+            return queryset.filter(workflow__in=workflows), False
+        return queryset.filter(idempotency_key=term), False
+
+    @display(description="Execution")
+    def shown_id(self, execution: Execution) -> SafeString:
+        return format_html(
+            '<a class="sp-link sp-mono" href="{}" title="{}">{}</a>',
+            shown.page_of(execution),
+            execution.pk,
+            shown.short_id(execution.pk),
+        )
+
+    @display(description="Workflow")
+    def shown_workflow(self, execution: Execution) -> SafeString:
+        return format_html('<span class="sp-strong">{}</span>', execution.workflow.name)
+
+    @display(description="State")
+    def shown_state(self, execution: Execution) -> SafeString:
+        return shown.badge(execution.state, execution.get_state_display(), title=execution.state_reason)
+
+    @display(description="Source")
+    def source(self, execution: Execution) -> SafeString:
+        return format_html(
+            '{}<span class="sp-faint"> {}</span>', execution.source_kind, execution.source_label or execution.source_id
+        )
+
+    @display(description="Priority")
+    def shown_priority(self, execution: Execution) -> str:
+        return shown.priority_text(execution.priority)
+
+    @display(description="Created")
+    def created(self, execution: Execution) -> SafeString:
+        return shown.instant(execution.created_at, relative=True)
+
+    @display(description="Took")
+    def took(self, execution: Execution) -> SafeString:
+        return shown.duration(execution.started_at, execution.finished_at, now=datetime.now(UTC))
+
+    def title_of(self, execution: Execution) -> str:
+        return f"{execution.workflow.name} {shown.short_id(execution.pk)}"
+
+    def detail(self, request: HttpRequest, execution: Execution) -> dict[str, Any]:
+        now = clock.now()
+        counts = _counts(execution)
+        total = sum(sum(states.values()) for states in counts.values())
+        runs = list(_interesting(execution)) if total > MOST_STEPS else list(execution.step_runs.order_by("id"))
+        attempts = _attempts(runs)
+        letters = list(execution.dead_letters.order_by("-id")[:20])
+        told = None if execution.is_terminal else why(execution)
+        blockers = {blocker["step_run"]: blocker["message"] for blocker in told["blockers"]} if told else {}
+        output = ExecutionOutput.objects.filter(pk=execution.pk).first()
+        return {
+            "execution": execution,
+            "now": now,
+            "facts": _facts(execution, now),
+            "graph": draw(execution.version.definition, _looks(counts)),
+            "timeline": _timeline(execution, runs, attempts, now),
+            "why": told["summary"] if told else "",
+            "steps": [_step(run, now, blockers) for run in runs],
+            "steps_left": total - len(runs),
+            "attempts": [_attempt(attempt, now) for attempt in attempts],
+            "letters": letters,
+            "input": shown.json_text(execution.input),
+            "output": None if output is None else shown.json_text(output.data),
+            "outputs": _outputs(runs),
+            "is_live": not execution.is_terminal,
+        }
+
+
+def _facts(execution: Execution, now: datetime) -> list[tuple[str, Any]]:
+    facts: list[tuple[str, Any]] = [
+        ("State", shown.badge(execution.state, execution.get_state_display())),
+        ("Workflow", format_html("{} v{}", shown.link(execution.workflow), execution.version.number)),
+        ("Source", f"{execution.source_kind} {execution.source_label or execution.source_id}".strip()),
+        ("Priority", shown.priority_text(execution.priority)),
+        ("Created", shown.instant(execution.created_at)),
+        ("Started", shown.instant(execution.started_at)),
+        ("Finished", shown.instant(execution.finished_at)),
+        ("Took", shown.duration(execution.started_at, execution.finished_at, now=now)),
+    ]
+    waited = shown.duration(execution.created_at, execution.started_at, now=now)
+    facts.insert(6, ("Waited", waited))
+    optional: Sequence[tuple[str, Any]] = (
+        ("Why", execution.state_reason),
+        ("Stands for", execution.scheduled_for and shown.instant(execution.scheduled_for)),
+        ("Deadline", execution.deadline_at and shown.instant(execution.deadline_at)),
+        ("Queue", execution.queue),
+        ("Concurrency key", execution.concurrency_key),
+        ("Idempotency key", execution.idempotency_key),
+    )
+    facts.extend((label, value) for label, value in optional if value)
+    facts.append(("Id", format_html('<span class="sp-mono">{}</span>', execution.pk)))
+    return facts
+
+
+def _counts(execution: Execution) -> dict[str, Counter[str]]:
+    """Per step how many step runs have which state; the parent of a fan-out counts where it has no items."""
+    rows = (
+        execution.step_runs.order_by()
+        .values("name", "state")
+        .annotate(
+            items=Count("id", filter=Q(item_index__isnull=False)), own=Count("id", filter=Q(item_index__isnull=True))
+        )
+    )
+    items: dict[str, Counter[str]] = {}
+    own: dict[str, Counter[str]] = {}
+    for row in rows:
+        items.setdefault(row["name"], Counter())[row["state"]] += row["items"]
+        own.setdefault(row["name"], Counter())[row["state"]] += row["own"]
+    return {name: +(items[name] if items[name].total() else own[name]) for name in items}
+
+
+def _looks(counts: Mapping[str, Counter[str]]) -> dict[str, StepLook]:
+    looks = {}
+    for name, states in counts.items():
+        state = next((state.value for state in LOUDEST if states[state.value]), "")
+        total = states.total()
+        ended = sum(states[state.value] for state in (StepState.SUCCEEDED, StepState.SKIPPED))
+        looks[name] = StepLook(state, f"{ended}/{total} items" if total > 1 else "")
+    return looks
+
+
+def _interesting(execution: Execution) -> QuerySet[StepRun]:
+    """Of very many step runs those that people look for: not yet ended well."""
+    loud = execution.step_runs.exclude(state__in=[StepState.SUCCEEDED, StepState.SKIPPED]).order_by("id")[:MOST_STEPS]
+    ids = list(loud.values_list("id", flat=True))
+    if len(ids) < MOST_STEPS:
+        rest = execution.step_runs.exclude(pk__in=ids).order_by("id")[: MOST_STEPS - len(ids)]
+        ids += list(rest.values_list("id", flat=True))
+    return execution.step_runs.filter(pk__in=ids).order_by("id")
+
+
+def _attempts(runs: Sequence[StepRun]) -> list[Attempt]:
+    """Their attempts in the order of time, each with its step run at hand."""
+    by_id = {run.pk: run for run in runs}
+    found = list(Attempt.objects.filter(step_run__in=list(by_id)).order_by("-started_at", "-id")[:MOST_ATTEMPTS])
+    for attempt in found:
+        attempt.step_run = by_id[attempt.step_run_id]
+    return found[::-1]
+
+
+def _label(run: StepRun) -> str:
+    return run.name if run.item_index is None else f"{run.name}[{run.item_index}]"
+
+
+def _timeline(execution: Execution, runs: Sequence[StepRun], attempts: Sequence[Attempt], now: datetime) -> Any:
+    by_run: dict[UUID, list[Attempt]] = {}
+    for attempt in attempts:
+        by_run.setdefault(attempt.step_run_id, []).append(attempt)
+    rows = []
+    for run in sorted((run for run in runs if run.pk in by_run), key=lambda run: by_run[run.pk][0].started_at):
+        row = Row(_label(run), run.state, f"step-{run.pk}")
+        previous: Attempt | None = None
+        for attempt in by_run[run.pk]:
+            if previous is not None and previous.finished_at is not None:
+                wait = (attempt.started_at - previous.finished_at).total_seconds()
+                title = f"waited {shown.seconds_text(wait)} for attempt {attempt.number}"
+                row.bars.append(Bar(previous.finished_at, attempt.started_at, "", title, is_wait=True))
+            took = ((attempt.finished_at or now) - attempt.started_at).total_seconds()
+            told = f"{_label(run)}, attempt {attempt.number}: {attempt.get_state_display()}, {shown.seconds_text(took)}"
+            error = f"\n{attempt.error_type}: {attempt.error[:200]}" if attempt.error_type else ""
+            row.bars.append(Bar(attempt.started_at, attempt.finished_at, attempt.state, told + error))
+            previous = attempt
+        if run.state == StepState.RETRYABLE and previous is not None and previous.finished_at is not None:
+            row.bars.append(Bar(previous.finished_at, None, "", f"retry at {run.available_at:%H:%M:%S} UTC", True))
+        rows.append(row)
+    if not rows:
+        return ""
+    begin = execution.created_at
+    end = execution.finished_at or now
+    latest = max((bar.end or now for row in rows for bar in row.bars), default=end)
+    return timeline(rows[:MOST_ROWS], begin=min(begin, rows[0].bars[0].begin), end=max(end, latest))
+
+
+def _step(run: StepRun, now: datetime, blockers: Mapping[Any, str]) -> dict[str, Any]:
+    return {
+        "run": run,
+        "label": _label(run),
+        "state": shown.badge(run.state, run.get_state_display()),
+        "why": blockers.get(run.pk, run.state_reason),
+        "took": shown.duration(run.started_at, run.finished_at, now=now if run.state == StepState.RUNNING else None),
+        "priority": shown.priority_text(run.priority),
+    }
+
+
+def _attempt(attempt: Attempt, now: datetime) -> dict[str, Any]:
+    decision: Mapping[str, Any] = attempt.decision if isinstance(attempt.decision, dict) else {}
+    following = decision.get("at")
+    return {
+        "attempt": attempt,
+        "label": _label(attempt.step_run),
+        "state": shown.badge(attempt.state, attempt.get_state_display()),
+        "took": shown.duration(attempt.started_at, attempt.finished_at, now=now),
+        "decision": _decision(decision),
+        "next": shown.instant(datetime.fromisoformat(following)) if isinstance(following, str) else shown.NOTHING,
+        "is_bad": attempt.state in {AttemptState.FAILED, AttemptState.RETRYABLE, AttemptState.LOST},
+    }
+
+
+def _decision(decision: Mapping[str, Any]) -> str:
+    action, reason = str(decision.get("decision", "")), str(decision.get("reason", ""))
+    return ": ".join(part for part in (action, reason) if part)
+
+
+def _outputs(runs: Sequence[StepRun]) -> list[tuple[str, str]]:
+    labels = {run.pk: _label(run) for run in runs[:MOST_ROWS]}
+    found = dict(StepOutput.objects.filter(pk__in=list(labels)).values_list("pk", "data"))
+    return [(label, shown.json_text(found[key])) for key, label in labels.items() if key in found]

@@ -1,0 +1,80 @@
+"""The audit trail: who did what to what. Read only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+
+from execution.admin import shown
+from execution.admin.base import Listed, ReadOnlyAdmin
+from execution.models import AuditEntry, DeadLetter, Execution, Workflow
+
+#: Kinds of subjects that have a page in this admin.
+PAGES = {"execution": Execution, "workflow": Workflow, "dead_letter": DeadLetter}
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("when", "actor", "shown_action", "subject", "note")
+    list_display_links = ("when",)
+    list_filter = ("subject_kind",)
+    search_fields = ("subject_id", "actor")
+    search_help_text = "Exact id of a subject, or exact actor"
+    empty_text = "Nobody has done anything yet. Every deed of a person or an API key will stand here."
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AuditEntry], search_term: str
+    ) -> tuple[QuerySet[AuditEntry], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if AuditEntry.objects.filter(actor=term).exists():
+            return queryset.filter(actor=term), False
+        return queryset.filter(subject_id=term), False
+
+    @display(description="When")
+    def when(self, entry: AuditEntry) -> SafeString:
+        return shown.instant(entry.created_at)
+
+    @display(description="Action")
+    def shown_action(self, entry: AuditEntry) -> SafeString:
+        return format_html('<span class="sp-strong">{}</span>', entry.action)
+
+    @display(description="Subject")
+    def subject(self, entry: AuditEntry) -> SafeString:
+        label = entry.subject_label or f"{entry.subject_kind} {shown.short_id(entry.subject_id)}"
+        model = PAGES.get(entry.subject_kind)
+        if model is None:
+            return format_html("{}", label)
+        return format_html('<a class="sp-link" href="{}">{}</a>', shown.address(model, entry.subject_id), label)
+
+    def title_of(self, entry: AuditEntry) -> str:
+        return f"{entry.action} by {entry.actor}"
+
+    def detail(self, request: HttpRequest, entry: AuditEntry) -> dict[str, Any]:
+        changes = Listed(("Member", "Before", "After"), empty="No values were changed.")
+        for name, change in entry.changes.items():
+            before, after = (change.get("before"), change.get("after")) if isinstance(change, dict) else ("", change)
+            changes.rows.append((name, code(before), code(after)))
+        return {
+            "facts": [
+                ("When", shown.instant(entry.created_at)),
+                ("Actor", entry.actor),
+                ("Action", entry.action),
+                ("Subject", self.subject(entry)),
+                ("Subject id", entry.subject_id),
+                ("Note", entry.note or shown.NOTHING),
+            ],
+            "tables": [("Changes", changes)],
+        }
+
+
+def code(value: Any) -> SafeString:
+    """A JSON value in a table."""
+    return shown.NOTHING if value is None else format_html('<pre class="sp-pre">{}</pre>', shown.json_text(value))

@@ -1,0 +1,370 @@
+"""Schedules: the list, adding and editing with a preview, and the page of one with its verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
+from unfold.decorators import display
+
+from execution.admin import shown
+from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, tell
+from execution.admin.workflows import history_of, listed_executions
+from execution.models import Execution
+from schedules import lifecycle, occurrences
+from schedules.admin.forms import (
+    DeleteForm,
+    PauseForm,
+    ResumeForm,
+    ScheduleForm,
+    TriggerForm,
+    beside_what_was_typed,
+    form_values,
+)
+from schedules.admin.ledger import execution_of, outcome_of, reason_of, span_of
+from schedules.claims import SOURCE_KIND
+from schedules.models import Schedule, ScheduleFire
+from schedules.preview import Preview, preview
+from schedules.states import PauseKind
+from scheduling_project.common import clock
+from scheduling_project.common.errors import DomainError
+
+CHANGE: Final = "schedules.change_schedule"
+NEXT: Final = 10
+HISTORY: Final = 60
+LATEST: Final = 12
+LEDGER: Final = 30
+
+#: What a spec from the database may raise when it is compiled: one bad row must not break a page.
+UNREADABLE: Final = (ValueError, DomainError, KeyError, TypeError)
+
+CHANGES: Final[Mapping[str, str]] = {
+    "moved": "this local time does not exist that day: fires when the clock has jumped",
+    "first pass": "this local time comes twice that day: the first",
+    "second pass": "this local time comes twice that day: the second",
+}
+
+
+def timing_of(schedule: Schedule) -> str:
+    """What a schedule says about time, in plain English. Never raises."""
+    if schedule.version is None:
+        return "No timing yet"
+    return described(schedule.version.spec, seed=str(schedule.pk))
+
+
+def described(spec: Mapping[str, Any], *, seed: str) -> str:
+    """A spec in plain English. Never raises."""
+    try:
+        return occurrences.compile(spec, seed=seed).describe()
+    except UNREADABLE as error:
+        return f"The timing cannot be computed: {error}"
+
+
+# ── Verbs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _trigger(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
+    started = lifecycle.trigger(schedule.pk, actor=actor, input=values.get("input"), note=values["note"])
+    return Done("Started beside the timetable. This page follows it.", shown.page_of(started))
+
+
+def _pause(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
+    lifecycle.pause(schedule.pk, actor=actor, note=values["note"], until=values["until"], on_resume=values["on_resume"])
+    return Done(f"{schedule.name} is paused.")
+
+
+def _resume(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
+    lifecycle.resume(schedule.pk, actor=actor, missed=values["missed"])
+    return Done(f"{schedule.name} fires again.")
+
+
+def _delete(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
+    lifecycle.delete(schedule.pk, actor=actor, note=values["note"])
+    return Done(f"{schedule.name} is deleted.", reverse("admin:schedules_schedule_changelist"))
+
+
+VERBS: Final = (
+    Verb[Schedule](
+        name="run",
+        label="Run now",
+        permission=CHANGE,
+        perform=_trigger,
+        form=TriggerForm,
+        initial=lambda schedule: {"input": schedule.input},
+        primary=True,
+        explanation="Starts one execution beside the timetable. It works while the schedule is paused.",
+    ),
+    Verb[Schedule](
+        name="resume",
+        label="Resume",
+        icon="resume",
+        permission=CHANGE,
+        perform=_resume,
+        form=ResumeForm,
+        many=True,
+        available=lambda schedule: not schedule.enabled and schedule.pause_kind != PauseKind.FINISHED,
+    ),
+    Verb[Schedule](
+        name="pause",
+        label="Pause",
+        icon="pause",
+        permission=CHANGE,
+        perform=_pause,
+        form=PauseForm,
+        many=True,
+        explanation="Nothing fires from now on. What was due before still does.",
+        available=lambda schedule: schedule.enabled,
+    ),
+    Verb[Schedule](
+        name="delete",
+        label="Delete",
+        icon="delete",
+        permission="schedules.delete_schedule",
+        perform=_delete,
+        form=DeleteForm,
+        danger=True,
+        explanation="Its versions and its ledger go too. Executions that it started stay, and run to their end.",
+    ),
+)
+
+
+# ── The admin ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(ReadOnlyAdmin):
+    verbs = VERBS
+    detail_template = "admin/schedules/schedule/detail.html"
+    list_display = ("shown_name", "timing", "state", "next_fire", "last_fire", "overlap_policy", "shown_workflow")
+    list_display_links = None
+    list_select_related = ("workflow", "version")
+    list_filter = (("workflow", AutocompleteSelectFilter), "overlap_policy", "pause_kind")
+    list_filter_submit = True
+    search_fields = ("name", "external_id", "owner")
+    sortable_by = ("shown_name", "next_fire", "last_fire")
+    ordering = ("name",)
+    chips_field = "enabled"
+    chips_choices: ClassVar[Any] = (("1", "Active", "good"), ("0", "Paused", "warn"))
+    empty_text = "No schedule yet. Add one: a workflow, a cron expression, a time zone."
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("schedules.add_schedule"))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        found: QuerySet[Schedule] = super().get_queryset(request)
+        return found.select_related("workflow", "version")
+
+    @display(description="Schedule", ordering="name")
+    def shown_name(self, schedule: Schedule) -> SafeString:
+        return format_html('<a class="sp-link sp-strong" href="{}">{}</a>', shown.page_of(schedule), schedule.name)
+
+    @display(description="When")
+    def timing(self, schedule: Schedule) -> SafeString:
+        return format_html('<span class="sp-cut" title="{0}">{0}</span>', timing_of(schedule))
+
+    @display(description="State")
+    def state(self, schedule: Schedule) -> SafeString:
+        if schedule.enabled:
+            return shown.badge("enabled", "active")
+        if schedule.pause_kind == PauseKind.FINISHED:
+            return shown.badge("", "finished")
+        is_bad = schedule.pause_kind in {PauseKind.FAILURES, PauseKind.ERROR}
+        return shown.badge("failed" if is_bad else "retryable", "paused", title=schedule.pause_note)
+
+    @display(description="Next", ordering="next_fire_at")
+    def next_fire(self, schedule: Schedule) -> SafeString:
+        return shown.instant(schedule.next_fire_at if schedule.enabled else None, relative=True)
+
+    @display(description="Last", ordering="last_fire_at")
+    def last_fire(self, schedule: Schedule) -> SafeString:
+        return shown.instant(schedule.last_fire_at, relative=True)
+
+    @display(description="Workflow")
+    def shown_workflow(self, schedule: Schedule) -> SafeString:
+        return shown.link(schedule.workflow)
+
+    # ── Add and edit ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.edit_view)
+        return [path("<uuid:schedule_id>/edit/", view, name="schedules_schedule_edit"), *super().get_urls()]
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        return self._form_page(request, None)
+
+    def edit_view(self, request: HttpRequest, schedule_id: Any) -> HttpResponseBase:
+        """Change a schedule; what is typed can be previewed before it is saved."""
+        if not (self.may_view(request) and request.user.has_perm(CHANGE)):
+            raise PermissionDenied
+        schedule = self.get_object(request, str(schedule_id))
+        if schedule is None:
+            response: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, str(schedule_id))
+            return response
+        return self._form_page(request, schedule)
+
+    def _form_page(self, request: HttpRequest, schedule: Schedule | None) -> HttpResponseBase:
+        form = ScheduleForm(request.POST if request.method == "POST" else None, initial=form_values(schedule))
+        seen: Preview | None = None
+        if form.is_bound and form.is_valid():
+            try:
+                if "preview" not in request.POST:
+                    return self._save(request, schedule, form)
+                seed = str(schedule.pk) if schedule else form.cleaned_data["name"]
+                seen = preview(form.values()["spec"], now=int(clock.now().timestamp()), count=NEXT, seed=seed)
+            except DomainError as error:
+                typed_cron = bool(form.cleaned_data.get("cron_expression"))
+                told = beside_what_was_typed(error, typed_cron=typed_cron)
+                tell(form, told) if told.fields else form.add_error(None, error.message)
+        context = {
+            **self._page(request, f"Edit {schedule.name}" if schedule else "Add a schedule", schedule),
+            "form": form,
+            "label": "Save" if schedule else "Create",
+            "preview": None if seen is None else next_table(seen),
+            "described": seen.description if seen else "",
+            "warnings": [warning.message for warning in seen.warnings] if seen else [],
+            "back": shown.page_of(schedule) if schedule else reverse("admin:schedules_schedule_changelist"),
+        }
+        status = 400 if form.is_bound and form.errors else 200
+        return TemplateResponse(request, "admin/schedules/schedule/form.html", context, status=status)
+
+    def _save(self, request: HttpRequest, schedule: Schedule | None, form: ScheduleForm) -> HttpResponse:
+        actor, note = actor_of(request), form.cleaned_data["note"]
+        if schedule is None:
+            saved = lifecycle.create(actor=actor, note=note, **form.values())
+            messages.success(request, f"{saved.name} is scheduled.")
+        else:
+            saved = lifecycle.update(schedule.pk, form.values(), actor=actor, note=note)
+            messages.success(request, "Saved. What was due before now has fired as it was defined then.")
+        return redirect(shown.page_of(saved))
+
+    # ── The page of one ──────────────────────────────────────────────────────────────────────────────────────
+
+    def detail(self, request: HttpRequest, schedule: Schedule) -> dict[str, Any]:
+        seen = _seen(schedule)
+        runs = Execution.objects.filter(source_kind=SOURCE_KIND, source_id=str(schedule.pk)).order_by("-id")
+        latest = list(runs.defer("input", "retry_policy")[:HISTORY])
+        edit_url = reverse("admin:schedules_schedule_edit", args=[schedule.pk])
+        return {
+            "schedule": schedule,
+            "edit_url": edit_url if request.user.has_perm(CHANGE) else "",
+            "timing": timing_of(schedule),
+            "warnings": [warning.message for warning in seen.warnings] if seen else [],
+            "facts": self.facts(schedule),
+            "history": history_of(latest[::-1]),
+            "spec": shown.json_text(schedule.version.spec if schedule.version else None),
+            "input": shown.json_text(schedule.input),
+            "tables": [
+                (f"Next {NEXT}", next_table(seen, is_paused=not schedule.enabled)),
+                ("Latest executions", listed_executions(latest[:LATEST])),
+                ("Ledger", _ledger(schedule)),
+                ("Versions", _versions(schedule)),
+            ],
+            "is_live": True,
+        }
+
+    def facts(self, schedule: Schedule) -> list[tuple[str, Any]]:
+        most = schedule.max_executions
+        optional: tuple[tuple[str, Any], ...] = (
+            ("Description", schedule.description),
+            ("Owner", schedule.owner),
+            ("Queue", schedule.queue),
+            ("Failures in a row", schedule.consecutive_failures),
+            ("Pause after failures", schedule.pause_on_failure),
+            ("Concurrency key", schedule.concurrency_key),
+            ("External id", schedule.external_id),
+        )
+        return [
+            ("State", self.state(schedule)),
+            ("Workflow", shown.link(schedule.workflow)),
+            ("Next", self.next_fire(schedule)),
+            ("Last", self.last_fire(schedule)),
+            ("Fired up to", shown.instant(schedule.fired_through)),
+            ("Overlap", schedule.get_overlap_policy_display()),
+            ("After a downtime", schedule.get_catch_up_display()),
+            ("Priority", shown.priority_text(schedule.priority)),
+            ("Started", f"{schedule.started_count:,}" + (f" of {most:,}" if most else "")),
+            *((label, value) for label, value in optional if value),
+        ]
+
+
+def _seen(schedule: Schedule) -> Preview | None:
+    """What a schedule will do; None where `timing_of` tells why that cannot be said."""
+    if schedule.version is None:
+        return None
+    try:
+        return preview(schedule.version.spec, now=int(clock.now().timestamp()), count=NEXT, seed=str(schedule.pk))
+    except UNREADABLE:
+        return None
+
+
+def next_table(seen: Preview | None, *, is_paused: bool = False) -> Listed:
+    """The next fires, in the schedule's zone and in UTC, with what the clock does to them."""
+    if seen is None:
+        return Listed((), empty="The timing cannot be computed.")
+    zone = seen.timing.zone
+    table = Listed((f"In {zone.name}", "UTC", "From now", "Remark"), empty="Never: nothing is left to fire.")
+    for fire in seen.fires:
+        nominal = datetime.fromtimestamp(fire.instant.nominal, UTC)
+        local = datetime.fromtimestamp(fire.instant.nominal, zone.tzinfo)
+        remarks = [CHANGES.get(fire.change, fire.change)] if fire.change else []
+        if fire.instant.due != fire.instant.nominal:
+            late = shown.seconds_text(fire.instant.due - fire.instant.nominal)
+            remarks.append(f"fires {late} later (jitter or blackout)")
+        table.rows.append(
+            (
+                format_html('<span class="sp-strong">{}</span>', f"{local:%a %Y-%m-%d %H:%M:%S %Z}"),
+                f"{nominal:%Y-%m-%d %H:%M:%S}",
+                shown.instant(nominal, relative=True),
+                "; ".join(remarks) or shown.NOTHING,
+            )
+        )
+    if is_paused and table.rows:
+        table.more = "The schedule is paused: none of these fires until it is resumed."
+    elif seen.skipped:
+        table.more = f"{len(seen.skipped)} instants in between are kept from firing by calendars or blackouts."
+    return table
+
+
+def _ledger(schedule: Schedule) -> Listed:
+    table = Listed(
+        ("Instant", "Outcome", "Reason", "Execution", "Recorded"),
+        empty="Nothing has been due yet. Every instant will stand here.",
+    )
+    fires = ScheduleFire.objects.filter(schedule=schedule).select_related("execution").order_by("-scheduled_for")
+    for fire in fires[:LEDGER]:
+        table.rows.append(
+            (span_of(fire), outcome_of(fire), reason_of(fire), execution_of(fire), shown.instant(fire.recorded_at))
+        )
+    if len(table.rows) == LEDGER:
+        table.more = f"The latest {LEDGER}. The ledger's own list has all."
+    return table
+
+
+def _versions(schedule: Schedule) -> Listed:
+    table = Listed(("Version", "In force from", "Says", "By", "tzdata"), empty="No version yet.")
+    for version in schedule.versions.order_by("-number")[:20]:
+        table.rows.append(
+            (
+                f"v{version.number}",
+                shown.instant(version.effective_from),
+                described(version.spec, seed=str(schedule.pk)),
+                version.created_by,
+                version.tzdata,
+            )
+        )
+    return table
