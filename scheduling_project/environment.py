@@ -7,6 +7,7 @@ would be unsafe (``SECRET_KEY``, ``ALLOWED_HOSTS``).
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import zoneinfo
 from pathlib import Path
@@ -109,6 +110,7 @@ class Environment(BaseSettings):
     def postgres_url(cls, value: str) -> str:
         if urlsplit(value).scheme not in {"postgres", "postgresql"}:
             raise ValueError("must be a postgresql:// URL; no other database can hold the protocol")
+        _check_port(value)
         return value
 
     @field_validator("REDIS_URL")
@@ -116,6 +118,16 @@ class Environment(BaseSettings):
     def redis_url(cls, value: str) -> str:
         if urlsplit(value).scheme not in {"redis", "rediss", "redis+socket", "unix"}:
             raise ValueError("must be a redis://, rediss:// or redis+socket:// URL")
+        _check_port(value)
+        return value
+
+    @field_validator("EXTRA_APPS")
+    @classmethod
+    def importable_apps(cls, value: list[str]) -> list[str]:
+        for name in value:
+            package = name.split(".")[0]
+            if not package.isidentifier() or importlib.util.find_spec(package) is None:
+                raise ValueError(f"there is no Python package {package!r}: is the folder it lies in on PYTHONPATH?")
         return value
 
     @field_validator("WORKFLOW_QUEUES")
@@ -157,7 +169,7 @@ class Environment(BaseSettings):
     def safe_in_production(self) -> Environment:
         if not self.DEBUG and (self.SECRET_KEY == LAPTOP_SECRET_KEY or len(self.SECRET_KEY) < 32):
             raise ValueError("SECRET_KEY must be set to at least 32 random characters when DEBUG is off")
-        if not self.DEBUG and "ALLOWED_HOSTS" not in self.model_fields_set:
+        if not self.DEBUG and ("ALLOWED_HOSTS" not in self.model_fields_set or not self.ALLOWED_HOSTS):
             raise ValueError("ALLOWED_HOSTS must be set when DEBUG is off")
         return self
 
@@ -178,6 +190,17 @@ class Environment(BaseSettings):
             return cls(**missing) if missing else named  # type: ignore[arg-type]
         except ValidationError as error:
             raise ImproperEnvironment(_explain(error)) from None
+
+
+def _check_port(url: str) -> None:
+    """Refuse a URL whose host or port cannot be read; the message must not show it, it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        readable = parts.port is None or parts.port > 0
+    except ValueError:
+        readable = False
+    if not readable:
+        raise ValueError("has a host or port that cannot be read; special characters in it must be %-encoded")
 
 
 SECRET_VARIABLES = frozenset({"SECRET_KEY", "WORKFLOW_ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL"})
