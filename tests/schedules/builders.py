@@ -48,7 +48,7 @@ def schedule(
     """A schedule whose watermark stands at `since` and that is to be visited at once (`wake`)."""
     of = of or Workflow.objects.first() or workflow()
     options.setdefault("overlap_policy", "allow_all")
-    made = Schedule.objects.create(name=name, workflow=of, fired_through=since, next_fire_at=wake or since, **options)
+    made = Schedule.objects.create(name=name, workflow=of, fired_through=since, **options)
     version = ScheduleVersion.objects.create(
         schedule=made, number=1, effective_from=since, spec=occurrences.normalise(spec), tzdata="test"
     )
