@@ -20,6 +20,7 @@ urlpatterns = [
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/", include("execution.api.urls")),
+    path("api/", include("schedules.api.urls")),
     re_path(r"^api(/.*)?$", problems.unknown_route),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),

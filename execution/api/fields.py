@@ -70,23 +70,25 @@ class QueueField(TextField):
         return name
 
 
-class WorkflowField(TextField):
-    """A workflow by id or name; becomes the `Workflow` with its published version."""
+@extend_schema_field({"type": "string", "minLength": 1, "maxLength": 200, "description": "Id or name of a workflow."})
+class WorkflowField(serializers.Field[Any, Any, Any, Any]):
+    """A workflow by id or name; becomes the `Workflow` with its published version. Shown as its id."""
 
-    default_error_messages = {"unknown": "there is no workflow {value}"}
+    default_error_messages = {
+        "not_text": "must be the id or name of a workflow",
+        "unknown": "there is no workflow {value}",
+    }
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(max_length=200, help_text="Id or name of a workflow.", **options)
-
-    def to_internal_value(self, data: Any) -> Any:
-        text = super().to_internal_value(data)
-        found = find_workflow(text)
+    def to_internal_value(self, data: Any) -> Workflow:
+        if not isinstance(data, str) or not 1 <= len(data) <= 200:
+            self.fail("not_text")
+        found = find_workflow(data)
         if found is None:
-            self.fail("unknown", value=text)
+            self.fail("unknown", value=data)
         return found
 
-    def to_representation(self, value: Any) -> str:
-        return str(getattr(value, "pk", value))
+    def to_representation(self, value: Workflow) -> str:
+        return str(value.pk)
 
 
 def find_workflow(text: str) -> Workflow | None:

@@ -1,0 +1,382 @@
+"""`/api/schedules`: when workflows run."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from execution.api.executions import listed, shown
+from execution.api.filters import AuditFilter, ExecutionFilter
+from execution.api.idempotent import idempotent
+from execution.api.serializers import AuditEntrySerializer, ExecutionSerializer, ExecutionSummarySerializer
+from execution.models import AuditEntry, Execution
+from execution.states import EXECUTION_TERMINAL
+from schedules import history, lifecycle
+from schedules.api import timing_fields
+from schedules.api.filters import ScheduleFilter
+from schedules.api.serializers import (
+    BulkResultSerializer,
+    BulkSerializer,
+    CloneSerializer,
+    HistorySerializer,
+    PauseSerializer,
+    PreviewRequestSerializer,
+    PreviewSerializer,
+    ResumeSerializer,
+    ScheduleSerializer,
+    ScheduleVersionSerializer,
+    StatsSerializer,
+    StatusSerializer,
+    SwitchSerializer,
+    TriggerSerializer,
+    shown_pause,
+)
+from schedules.claims import SOURCE_KIND
+from schedules.models import Calendar, Schedule, ScheduleVersion
+from schedules.preview import preview
+from schedules.specs import calendar_names
+from schedules.states import CatchUpPolicy, FireOutcome, OverlapPolicy
+from scheduling_project.common import clock
+from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
+from scheduling_project.common.errors import DomainError, InvalidInput
+from scheduling_project.common.pagination import NewestFirstPagination
+
+#: What PUT makes of fields that it does not name.
+DEFAULTS: dict[str, Any] = {
+    "description": "",
+    "owner": "",
+    "labels": {},
+    "metadata": {},
+    "input": {},
+    "priority": 6,
+    "queue": "",
+    "retry_policy": None,
+    "timeout": None,
+    "concurrency_key": "",
+    "overlap_policy": OverlapPolicy.SKIP.value,
+    "catch_up": CatchUpPolicy.ALL.value,
+    "catch_up_window": None,
+    "max_executions": None,
+    "pause_on_failure": None,
+}
+
+
+class ScheduleViewSet(RevisionMixin, ResourceViewSet):
+    """When workflows run."""
+
+    queryset = Schedule.objects.select_related("workflow", "version")
+    serializer_class = ScheduleSerializer
+    filterset_class = ScheduleFilter
+    lookup_url_kwarg = "id"
+
+    @extend_schema(responses=ScheduleSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """All schedules, the newest first."""
+        return self.page(self.filter_queryset(self.get_queryset()), ScheduleSerializer)
+
+    @extend_schema(request=ScheduleSerializer, responses={201: ScheduleSerializer})
+    @idempotent
+    def create(self, request: Request) -> Response:
+        """Make a schedule; it fires instants after now."""
+        given = self.body(ScheduleSerializer)
+        with _flat_errors(given):
+            schedule = lifecycle.create(actor=self.actor, **_domain_values(given, None))
+        return self._answer(schedule.pk, status=201)
+
+    @extend_schema(responses=ScheduleSerializer)
+    def retrieve(self, request: Request, id: str) -> Response:
+        """One schedule."""
+        return Response(ScheduleSerializer(self.get_object()).data)
+
+    @extend_schema(request=ScheduleSerializer, responses=ScheduleSerializer)
+    def update(self, request: Request, id: str) -> Response:
+        """Replace a schedule: what is not named gets its default; `enabled` and `external_id` stay."""
+        given = self.body(ScheduleSerializer)
+        return self._change(self.get_object(), {**DEFAULTS, **given}, base=None)
+
+    @extend_schema(request=ScheduleSerializer, responses=ScheduleSerializer)
+    def partial_update(self, request: Request, id: str) -> Response:
+        """Change some fields. What was due before now still fires as it was defined."""
+        given = self.body(ScheduleSerializer, partial=True)
+        schedule = self.get_object()
+        return self._change(schedule, given, base=schedule.version.spec if schedule.version else None)
+
+    def _change(self, schedule: Schedule, given: dict[str, Any], *, base: dict[str, Any] | None) -> Response:
+        changes = _domain_values(given, base)
+        enabled, note = changes.pop("enabled", None), changes.pop("note", "")
+        if changes.get("spec", base) is None:
+            raise InvalidInput(fields={"cron_expression": ["is required"]})
+        with _flat_errors(given), transaction.atomic():
+            updated = lifecycle.update(
+                schedule.pk, changes, actor=self.actor, revision=expected_revision(self.request), note=note
+            )
+            if enabled is True and not updated.enabled:
+                lifecycle.resume(schedule.pk, actor=self.actor, note=note)
+            elif enabled is False and updated.enabled:
+                lifecycle.pause(schedule.pk, actor=self.actor, note=note)
+        return self._answer(schedule.pk)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, id: str) -> Response:
+        """Delete a schedule with its ledger. Executions that it started run to their end."""
+        lifecycle.delete(self.get_object().pk, actor=self.actor, revision=expected_revision(request))
+        return Response(status=204)
+
+    # ── Verbs ──
+
+    @extend_schema(request=PauseSerializer, responses=ScheduleSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, id: str) -> Response:
+        """Stop firing, for good or until an instant."""
+        lifecycle.pause(self.get_object().pk, actor=self.actor, **self.body(PauseSerializer))
+        return self._answer(UUID(id))
+
+    @extend_schema(request=ResumeSerializer, responses=ScheduleSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, id: str) -> Response:
+        """Fire again."""
+        lifecycle.resume(self.get_object().pk, actor=self.actor, **self.body(ResumeSerializer))
+        return self._answer(UUID(id))
+
+    @extend_schema(request=TriggerSerializer, responses={201: ExecutionSerializer})
+    @action(detail=True, methods=["post"])
+    @idempotent
+    def trigger(self, request: Request, id: str) -> Response:
+        """Start one execution now, beside the timetable. It works while the schedule is paused."""
+        values = self.body(TriggerSerializer)
+        key = values["idempotency_key"]
+        known = bool(key) and Execution.objects.filter(idempotency_key=key).exists()
+        started = lifecycle.trigger(self.get_object().pk, actor=self.actor, **values)
+        execution = Execution.objects.select_related("workflow", "version", "output").get(pk=started.pk)
+        headers = {"Location": f"/api/executions/{started.pk}"}
+        return Response(shown(execution, self), status=200 if known else 201, headers=headers)
+
+    @extend_schema(request=CloneSerializer, responses={201: ScheduleSerializer})
+    @action(detail=True, methods=["post"])
+    @idempotent
+    def clone(self, request: Request, id: str) -> Response:
+        """Make a new schedule like this one; its history starts anew."""
+        schedule = lifecycle.clone(self.get_object().pk, actor=self.actor, **self.body(CloneSerializer))
+        return self._answer(schedule.pk, status=201)
+
+    @extend_schema(request=BulkSerializer, responses=BulkResultSerializer)
+    @action(detail=False, methods=["post"], filterset_class=None)
+    def bulk(self, request: Request) -> Response:
+        """Pause, resume or delete many, each in a transaction of its own."""
+        values = self.body(BulkSerializer)
+        done: list[UUID] = []
+        refused = []
+        verbs: dict[str, Any] = {"pause": lifecycle.pause, "resume": lifecycle.resume, "delete": lifecycle.delete}
+        verb = verbs[values["action"]]
+        for schedule_id in _selected(values)[:1_000]:
+            try:
+                verb(schedule_id, actor=self.actor, note=values["note"])
+            except DomainError as error:
+                refused.append({"id": str(schedule_id), "reason": str(error)})
+            else:
+                done.append(schedule_id)
+        return Response(BulkResultSerializer({"done": done, "refused": refused}).data)
+
+    # ── What it did and will do ──
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("outcome", str, enum=FireOutcome.values),
+            OpenApiParameter("limit", OpenApiTypes.INT),
+            OpenApiParameter("cursor", str),
+        ],
+        responses=HistorySerializer(many=True),
+    )
+    @action(detail=True, filterset_class=None)
+    def history(self, request: Request, id: str) -> Response:
+        """Its ledger and what was triggered beside it, the latest first."""
+        schedule = self.get_object()
+        limit = NewestFirstPagination().get_page_size(request)
+        outcome = request.query_params.get("outcome")
+        if outcome is not None and outcome not in FireOutcome.values:
+            raise InvalidInput(fields={"outcome": [f"must be one of {', '.join(FireOutcome.values)}"]})
+        cursor = request.query_params.get("cursor")
+        before = history.LATEST if cursor is None else history.read_cursor(cursor)
+        rows = history.history(schedule.pk, limit=limit + 1, before=before, outcome=outcome)
+        following = None
+        if len(rows) > limit:
+            kept = {"cursor": history.cursor_of(rows[limit - 1]["scheduled_for"]), "limit": limit}
+            query = urlencode(kept | ({"outcome": outcome} if outcome else {}))
+            following = request.build_absolute_uri(f"{request.path}?{query}")
+        shown_rows = HistorySerializer(rows[:limit], many=True).data
+        return Response({"results": shown_rows, "next": following, "previous": None})
+
+    @extend_schema(responses=ExecutionSummarySerializer(many=True))
+    @action(detail=True, filterset_class=ExecutionFilter)
+    def executions(self, request: Request, id: str) -> Response:
+        """The executions that it started, the newest first."""
+        queryset = listed().filter(source_kind=SOURCE_KIND, source_id=str(self._existing()))
+        return self.page(self.filter_queryset(queryset), ExecutionSummarySerializer)
+
+    @extend_schema(responses=StatusSerializer)
+    @action(detail=True, filterset_class=None)
+    def status(self, request: Request, id: str) -> Response:
+        """How it is doing: state, next and last fires, failures, lateness."""
+        return Response(StatusSerializer(_status(self.get_object())).data)
+
+    @extend_schema(responses=StatsSerializer)
+    @action(detail=False, filterset_class=None, pagination_class=None)
+    def stats(self, request: Request) -> Response:
+        """How all schedules are doing."""
+        return Response(StatsSerializer(history.stats(clock.now())).data)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("count", OpenApiTypes.INT, description="1 to 500; 10 when left out.")],
+        responses=PreviewSerializer,
+    )
+    @action(detail=True, filterset_class=None, url_path="preview")
+    def own_preview(self, request: Request, id: str) -> Response:
+        """What it will do."""
+        schedule = self.get_object()
+        count = request.query_params.get("count", "10")
+        if not count.isdecimal() or len(count) > 3 or not 1 <= int(count) <= 500:
+            raise InvalidInput(fields={"count": ["must be a whole number from 1 to 500"]})
+        spec = schedule.version.spec if schedule.version else {}
+        now = int(clock.now().timestamp())
+        return Response(preview(spec, now=now, count=int(count), seed=str(schedule.pk)).as_dict())
+
+    @extend_schema(request=PreviewRequestSerializer, responses=PreviewSerializer)
+    @action(detail=False, methods=["post"], filterset_class=None)
+    def preview(self, request: Request) -> Response:
+        """What a schedule would do, before it exists: next fires, what clock changes do to them, warnings."""
+        given = self.body(PreviewRequestSerializer)
+        after = given.pop("after", None) or clock.now()
+        count = given.pop("count")
+        with _flat_errors(given):
+            spec = _pinned(timing_fields.spec_of(given, None) or {})
+            return Response(preview(spec, now=int(after.timestamp()), count=count).as_dict())
+
+    @extend_schema(responses=ScheduleVersionSerializer(many=True))
+    @action(detail=True, filterset_class=None)
+    def versions(self, request: Request, id: str) -> Response:
+        """What it said about time, the newest first."""
+        queryset = ScheduleVersion.objects.filter(schedule=self.get_object())
+        return self.page(queryset, ScheduleVersionSerializer, ordering="-number")
+
+    @extend_schema(responses=AuditEntrySerializer(many=True))
+    @action(detail=True, filterset_class=AuditFilter)
+    def audit(self, request: Request, id: str) -> Response:
+        """Who did what to it; also after it was deleted."""
+        queryset = AuditEntry.objects.filter(subject_kind="schedule", subject_id=str(self.kwargs["id"]))
+        return self.page(self.filter_queryset(queryset), AuditEntrySerializer)
+
+    @extend_schema(request=SwitchSerializer, responses=SwitchSerializer)
+    @action(detail=False, methods=["get", "put"], filterset_class=None, pagination_class=None)
+    def switch(self, request: Request) -> Response:
+        """Whether all firing is stopped; PUT stops or starts it."""
+        row = history.switch()
+        if request.method == "PUT":
+            values = self.body(SwitchSerializer)
+            row = history.turn_switch(**values, actor=self.actor, now=clock.now())
+        row.stopped = row.stopped_at is not None  # type: ignore[attr-defined]
+        return Response(SwitchSerializer(row).data)
+
+    # ── Parts ──
+
+    def _existing(self) -> UUID:
+        self.filterset_class, kept = None, self.filterset_class
+        try:
+            found: UUID = self.get_object().pk
+        finally:
+            self.filterset_class = kept
+        return found
+
+    def _answer(self, schedule_id: UUID, *, status: int = 200) -> Response:
+        schedule = Schedule.objects.select_related("workflow", "version").get(pk=schedule_id)
+        headers = {"Location": f"/api/schedules/{schedule_id}"} if status == 201 else None
+        return Response(ScheduleSerializer(schedule).data, status=status, headers=headers)
+
+
+class _flat_errors:
+    """Problems of the spec, told under the names of the fields that were given."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, InvalidInput):
+            raise InvalidInput(error.message, fields=timing_fields.errors_of(error.fields, self.given)) from None
+
+
+def _domain_values(given: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
+    """What `lifecycle` takes: the flat fields of time become the spec."""
+    values = {name: value for name, value in given.items() if name not in timing_fields.FIELDS}
+    spec = timing_fields.spec_of(given, base)
+    if spec is not None:
+        values["spec"] = spec
+    elif base is None:
+        values["spec"] = {}
+    return values
+
+
+def _pinned(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with the definitions of the calendars it names."""
+    names = calendar_names(spec)
+    if not names:
+        return spec
+    data = {**(spec["calendars"].get("data") or {}), **Calendar.objects.definitions(names)}
+    return {**spec, "calendars": {**spec["calendars"], "data": data}}
+
+
+def _selected(values: dict[str, Any]) -> list[UUID]:
+    found: QuerySet[Schedule] = Schedule.objects.all()
+    if "ids" in values:
+        found = found.filter(pk__in=values["ids"])
+    if "workflow" in values:
+        found = found.filter(workflow=values["workflow"])
+    if "label" in values:
+        key, _, wanted = values["label"].partition(":")
+        found = found.filter(labels__contains={key: wanted}) if wanted else found.filter(labels__has_key=key)
+    return list(found.order_by("id").values_list("id", flat=True))
+
+
+def _status(schedule: Schedule) -> dict[str, Any]:
+    now = clock.now()
+    stopped = history.switch().stopped_at is not None
+    executions = Execution.objects.filter(source_kind=SOURCE_KIND, source_id=str(schedule.pk))
+    latest = executions.order_by("-id").values("id", "state", "created_at", "finished_at").first()
+    fires = history.history(schedule.pk, limit=1)
+    shown_next: list[Any] = []
+    if schedule.enabled and schedule.version is not None:
+        after = max(int(now.timestamp()), int(schedule.fired_through.timestamp()))
+        shown_next = preview(schedule.version.spec, now=after, count=5, seed=str(schedule.pk)).as_dict()["next"]
+    overdue = (now - schedule.next_fire_at).total_seconds() if schedule.enabled and schedule.next_fire_at else 0.0
+    most = schedule.max_executions
+    task = schedule.periodic_task
+    return {
+        "id": schedule.pk,
+        "name": schedule.name,
+        "state": "stopped" if stopped and schedule.enabled else history.state_of(schedule),
+        "enabled": schedule.enabled,
+        "pause": schedule if shown_pause(schedule) else None,
+        "next_fire_at": schedule.next_fire_at if schedule.enabled else None,
+        "next_fires": shown_next,
+        "overdue_seconds": max(0.0, round(overdue, 3)),
+        "last_fire": fires[0] if fires else None,
+        "last_execution": latest and {**latest, "id": str(latest["id"])},
+        "open_executions": executions.exclude(state__in=EXECUTION_TERMINAL).count(),
+        "started_count": schedule.started_count,
+        "remaining": None if most is None else max(0, most - schedule.started_count),
+        "consecutive_failures": schedule.consecutive_failures,
+        "last_day": history.outcomes_since(now - timedelta(days=1), schedule_id=schedule.pk),
+        "periodic_task": task
+        and {"id": task.pk, "name": task.name, "enabled": task.enabled, "total_run_count": task.total_run_count},
+    }
