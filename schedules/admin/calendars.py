@@ -19,7 +19,7 @@ from scheduling_project.common.errors import DomainError
 FIELDS = ("name", "description", "definition")
 
 
-class CalendarForm(forms.ModelForm[Calendar]):
+class CalendarForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class takes no parameter at run time
     definition = JSONText(label="Definition", help_text="Kind and data, as the reference of timetables describes.")
 
     class Meta:
