@@ -8,7 +8,7 @@ from celery import shared_task
 from celery.exceptions import Ignore
 
 from execution import engine
-from schedules import firing, outcomes, periodic_tasks
+from schedules import audit, firing, outcomes, periodic_tasks
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -44,3 +44,16 @@ def fire_due() -> None:
 def refresh_periodic_tasks() -> None:
     """Bring what the mirror rows say about past runs up to date with the schedules."""
     periodic_tasks.refresh()
+
+
+@shared_task(name=periodic_tasks.AUDIT, ignore_result=True, acks_late=False)
+def audit_ledger() -> None:
+    """Compare the ledger of the recent past with the instants derived anew."""
+    audit.run()
+
+
+@shared_task(name=periodic_tasks.PRUNE, ignore_result=True, acks_late=False)
+def prune() -> None:
+    """Delete what retention no longer keeps."""
+    pruned = audit.prune()
+    log.info("ledger.pruned", entries=pruned)
