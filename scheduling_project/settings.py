@@ -11,6 +11,7 @@ from kombu import Queue
 import schedules.zones  # noqa: F401 - the pinned tzdata becomes the only source of zones before anybody lists them
 from scheduling_project.common.logs import logging_config
 from scheduling_project.environment import PROJECT_ROOT, Environment
+from scheduling_project.unfold import UNFOLD as UNFOLD
 
 env = Environment.read()
 
@@ -24,6 +25,7 @@ DATA_DIR = env.DATA_DIR
 
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -143,7 +145,7 @@ LOGIN_URL = "/admin/login/"
 
 LOGGING = logging_config(level=env.LOG_LEVEL, form=env.LOG_FORMAT)
 
-# ── Django REST framework ────────────────────────────────────────────────────────────────────────────────
+# ── Django REST framework ──
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework_simplejwt.authentication.JWTAuthentication",
@@ -173,14 +175,30 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/",
+    "ENUM_NAME_OVERRIDES": {
+        "ExecutionState": "execution.states.ExecutionState",
+        "StepState": "execution.states.StepState",
+        "AttemptState": "execution.states.AttemptState",
+        "DeadLetterState": "execution.states.DeadLetterState",
+        "WaitingFor": "execution.states.WaitingFor",
+        "FireOutcome": "schedules.states.FireOutcome",
+        "FireReason": "schedules.states.FireReason",
+        "OnResume": "schedules.states.OnResume",
+        "ScheduleState": [(name, name) for name in ("active", "paused", "finished", "error", "stopped")],
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "scheduling_project.common.openapi.describe_errors",
+    ],
 }
 
-# ── Celery ───────────────────────────────────────────────────────────────────────────────────────────────
+# ── Celery ──
 # Each line is there because its absence lost, doubled or delayed work (docs/guarantees.md).
 CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
@@ -219,7 +237,7 @@ CELERY_BEAT_SCHEDULER = "schedules.beat.WorkflowScheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1  # the fallback where LISTEN is not to be had
 DJANGO_CELERY_BEAT_TZ_AWARE = True
 
-# ── The engine ───────────────────────────────────────────────────────────────────────────────────────────
+# ── The engine ──
 WORKFLOW_ENGINE_DATABASE = "engine"
 WORKFLOW_QUEUES = env.WORKFLOW_QUEUES
 WORKFLOW_TASKS = env.WORKFLOW_TASKS
@@ -241,12 +259,5 @@ SCHEDULE_PERIODIC_TASK_MIRROR = env.SCHEDULE_PERIODIC_TASK_MIRROR
 SCHEDULE_CATCH_UP_WINDOW_SECONDS = env.SCHEDULE_CATCH_UP_WINDOW_SECONDS
 SCHEDULE_CATCH_UP_LIMIT = env.SCHEDULE_CATCH_UP_LIMIT
 
-# ── Admin ────────────────────────────────────────────────────────────────────────────────────────────────
-UNFOLD: dict[str, Any] = {
-    "SITE_TITLE": "Scheduling",
-    "SITE_HEADER": "Scheduling",
-    "SITE_SYMBOL": "schedule",
-    "SHOW_HISTORY": False,
-    "SHOW_VIEW_ON_SITE": False,
-}
+# ── Admin ──
 FLOWER_URL = env.FLOWER_URL or f"http://127.0.0.1:{env.FLOWER_PORT}/"

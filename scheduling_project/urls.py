@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.contrib.auth.decorators import login_required
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
@@ -18,10 +19,11 @@ urlpatterns = [
     re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
     re_path(r"^api/token/blacklist/?$", TokenBlacklistView.as_view(), name="token-blacklist"),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
-    re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    re_path(r"^api/docs/?$", login_required(SpectacularSwaggerView.as_view(url_name="schema")), name="docs"),
     path("api/", include("execution.api.urls")),
     path("api/", include("schedules.api.urls")),
     re_path(r"^api(/.*)?$", problems.unknown_route),
+    path("", include("triggers.urls")),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

@@ -9,7 +9,6 @@ import django_filters
 from django.db.models import QuerySet
 from django_filters.rest_framework import FilterSet
 
-from execution.models import AuditEntry, DeadLetter, Execution, StepRun, Workflow
 from execution.states import DeadLetterState, ExecutionState, StepState
 
 
@@ -37,10 +36,6 @@ class WorkflowFilter(FilterSet):
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
     queue = django_filters.CharFilter()
 
-    class Meta:
-        model = Workflow
-        fields: list[str] = []
-
 
 class ExecutionFilter(FilterSet):
     state = _StateFilter(choices=ExecutionState.choices)
@@ -53,19 +48,11 @@ class ExecutionFilter(FilterSet):
     scheduled_after = django_filters.IsoDateTimeFilter(field_name="scheduled_for", lookup_expr="gte")
     scheduled_before = django_filters.IsoDateTimeFilter(field_name="scheduled_for", lookup_expr="lt")
 
-    class Meta:
-        model = Execution
-        fields: list[str] = []
-
 
 class StepRunFilter(FilterSet):
     state = _StateFilter(choices=StepState.choices)
     name = django_filters.CharFilter(max_length=100)
     parent = django_filters.UUIDFilter(field_name="parent_id")
-
-    class Meta:
-        model = StepRun
-        fields: list[str] = []
 
 
 class DeadLetterFilter(FilterSet):
@@ -78,17 +65,9 @@ class DeadLetterFilter(FilterSet):
     created_after = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
     created_before = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
 
-    class Meta:
-        model = DeadLetter
-        fields: list[str] = []
-
 
 class AuditFilter(FilterSet):
     actor = django_filters.CharFilter(max_length=200)
     action = django_filters.CharFilter(max_length=60)
     subject_kind = django_filters.CharFilter(max_length=40)
     subject_id = django_filters.CharFilter(max_length=100)
-
-    class Meta:
-        model = AuditEntry
-        fields: list[str] = []

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.encoders import JSONEncoder
@@ -15,6 +16,13 @@ from execution import idempotency
 from scheduling_project.common.api import actor_of
 
 Method = Callable[..., Response]
+
+KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": idempotency.MAX_LENGTH, "pattern": "^[ -~]+$"},
+    OpenApiParameter.HEADER,
+    description="A repeat with the same key gets the first answer (kept for seven days).",
+)
 
 
 def idempotent(method: Method) -> Method:
@@ -44,4 +52,5 @@ def idempotent(method: Method) -> Method:
         headers = {"Idempotency-Replayed": "true"} if answer.replayed else None
         return Response(answer.body, status=answer.status, headers=headers)
 
-    return wrapped
+    documented: Method = extend_schema(parameters=[KEY])(wrapped)
+    return documented

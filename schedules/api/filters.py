@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 from django_filters.rest_framework import FilterSet
 
 from execution.api.filters import by_label, by_workflow
-from schedules.models import Schedule
 from schedules.states import PauseKind
 
 
@@ -34,7 +33,3 @@ class ScheduleFilter(FilterSet):
     external_id = django_filters.CharFilter(max_length=200)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
     due_before = django_filters.IsoDateTimeFilter(field_name="next_fire_at", lookup_expr="lt")
-
-    class Meta:
-        model = Schedule
-        fields: list[str] = []

@@ -258,7 +258,7 @@ class CloneSerializer(StrictSerializer):
     name = TextField(max_length=200)
 
 
-class BulkSerializer(StrictSerializer):
+class ScheduleBulkSerializer(StrictSerializer):
     """Which schedules, and what is to be done with them."""
 
     action = serializers.ChoiceField(choices=["pause", "resume", "delete"])
@@ -273,7 +273,7 @@ class BulkSerializer(StrictSerializer):
         return values
 
 
-class BulkResultSerializer(StrictSerializer):
+class ScheduleBulkResultSerializer(StrictSerializer):
     """What became of many schedules."""
 
     done = serializers.ListField(child=serializers.UUIDField(), **READ)

@@ -25,8 +25,8 @@ from schedules import history, lifecycle
 from schedules.api import timing_fields
 from schedules.api.filters import ScheduleFilter
 from schedules.api.serializers import (
-    BulkResultSerializer,
-    BulkSerializer,
+    ScheduleBulkResultSerializer,
+    ScheduleBulkSerializer,
     CloneSerializer,
     HistorySerializer,
     PauseSerializer,
@@ -169,11 +169,11 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         schedule = lifecycle.clone(self.get_object().pk, actor=self.actor, **self.body(CloneSerializer))
         return self._answer(schedule.pk, status=201)
 
-    @extend_schema(request=BulkSerializer, responses=BulkResultSerializer)
+    @extend_schema(request=ScheduleBulkSerializer, responses=ScheduleBulkResultSerializer)
     @action(detail=False, methods=["post"], filterset_class=None)
     def bulk(self, request: Request) -> Response:
         """Pause, resume or delete many, each in a transaction of its own."""
-        values = self.body(BulkSerializer)
+        values = self.body(ScheduleBulkSerializer)
         done: list[UUID] = []
         refused = []
         verbs: dict[str, Any] = {"pause": lifecycle.pause, "resume": lifecycle.resume, "delete": lifecycle.delete}
@@ -185,7 +185,7 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
                 refused.append({"id": str(schedule_id), "reason": str(error)})
             else:
                 done.append(schedule_id)
-        return Response(BulkResultSerializer({"done": done, "refused": refused}).data)
+        return Response(ScheduleBulkResultSerializer({"done": done, "refused": refused}).data)
 
     # ── What it did and will do ──
 

@@ -15,6 +15,7 @@ from django.db import DataError, IntegrityError, InterfaceError, OperationalErro
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
@@ -61,6 +62,9 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
     """What Django REST framework answers instead of `error`."""
     set_rollback()
     document, headers = describe(error)
+    if context.get("request") is not None:
+        # Whatever the view would have answered with, and even if nothing the client accepts: the problem is JSON.
+        context["request"].accepted_renderer, context["request"].accepted_media_type = JSONRenderer(), MEDIA_TYPE
     if document["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR:
         request = context.get("request")
         path = request.path if request is not None else ""

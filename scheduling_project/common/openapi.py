@@ -1,0 +1,58 @@
+"""What the OpenAPI document says of every operation alike: how errors look, and the headers that all understand."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from scheduling_project.common.problems import MEDIA_TYPE
+
+PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "An error (RFC 9457). `code` is stable; `errors` are rules per dotted field path.",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string", "examples": ["invalid", "not_found", "conflict", "stale_version", "unavailable"]},
+        "detail": {"type": "string"},
+        "errors": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}},
+    },
+    "additionalProperties": True,
+}
+IF_MATCH: Final[dict[str, Any]] = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The ETag that was read; another revision is refused with 412.",
+    "schema": {"type": "string"},
+}
+#: Error statuses that can come from anywhere, by HTTP method.
+COMMON: Final = {400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found"}
+OF_CHANGES: Final = {409: "The present state does not allow it", 415: "Not JSON", 422: "Idempotency-Key reused"}
+
+
+def describe_errors(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Add problem documents and common headers to every operation (a drf-spectacular postprocessing hook)."""
+    result.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
+    result["paths"] = {path.rstrip("/"): operations for path, operations in result.get("paths", {}).items()}
+    for path, operations in result["paths"].items():
+        for method, operation in operations.items():
+            _add_errors(operation, method)
+            if method in {"put", "patch", "delete"} and path.endswith("}"):
+                operation.setdefault("parameters", []).append(IF_MATCH)
+                operation["responses"]["412"] = _problem("Changed by somebody else in the meantime")
+    return result
+
+
+def _add_errors(operation: dict[str, Any], method: str) -> None:
+    errors = COMMON if method == "get" else COMMON | OF_CHANGES
+    for status, description in (errors | {503: "The database is away"}).items():
+        operation["responses"].setdefault(str(status), _problem(description))
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
