@@ -116,6 +116,8 @@ def follow(
         decide_ripe(execution_id, plan, now=now, using=using)
     if finished.parent_id is not None and finished.parent_items_open == 0:
         _fan_in(execution_id, finished.parent_id, plan, now=now)
+    if finished.frees:
+        signals.announce_freed(using=using)
     if finished.execution_state is not None:
         if finished.execution_state == "succeeded" and plan.output is not None:
             _keep_output(execution_id, plan.output, now=now, using=using)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
-from execution import advance, dispatch, engine, queue
+from execution import advance, concurrency, dispatch, engine, queue
 from execution.definitions import validate_input
 from execution.graph import Plan, StepPlan
 from execution.models import Execution, Workflow, WorkflowVersion
@@ -56,9 +56,10 @@ class Start:
 INSERT_EXECUTIONS = """
 INSERT INTO execution_execution (id, workflow_id, version_id, source_kind, source_id, source_label, scheduled_for,
     idempotency_key, news_topic, input, priority, queue, retry_policy, concurrency_key, deadline_at, state,
-    state_reason, open_steps, failed_steps, created_at)
+    state_reason, open_steps, failed_steps, key_held, created_at)
 SELECT id, workflow_id, version_id, source_kind, source_id, source_label, scheduled_for, idempotency_key, news_topic,
-    input::jsonb, priority, queue, retry_policy::jsonb, concurrency_key, deadline_at, state, '', open_steps, 0, %(now)s
+    input::jsonb, priority, queue, retry_policy::jsonb, concurrency_key, deadline_at, state, '', open_steps, 0, false,
+    %(now)s
 FROM unnest(%(id)s::uuid[], %(workflow_id)s::uuid[], %(version_id)s::uuid[], %(source_kind)s::text[],
     %(source_id)s::text[], %(source_label)s::text[], %(scheduled_for)s::timestamptz[], %(idempotency_key)s::text[],
     %(news_topic)s::text[], %(input)s::text[], %(priority)s::int[], %(queue)s::text[], %(retry_policy)s::text[],
@@ -75,9 +76,10 @@ INSERT_STEP_RUNS = """
 WITH new AS (
     SELECT * FROM unnest(%(id)s::uuid[], %(execution_id)s::uuid[], %(name)s::text[], %(kind)s::text[],
         %(label)s::text[], %(queue)s::text[], %(priority)s::int[], %(timeout)s::float8[], %(state)s::text[],
-        %(waiting_for)s::text[], %(needs_open)s::int[], %(available_at)s::timestamptz[])
+        %(waiting_for)s::text[], %(needs_open)s::int[], %(available_at)s::timestamptz[], %(pool)s::text[],
+        %(pool_units)s::int[])
     WITH ORDINALITY AS new (id, execution_id, name, kind, label, queue, priority, timeout, state, waiting_for,
-        needs_open, available_at, position)
+        needs_open, available_at, pool, pool_units, position)
 ), ranked AS (
     SELECT new.*, CASE WHEN state = 'queued' AND available_at <= %(now)s
         THEN row_number() OVER (PARTITION BY queue, priority, state, available_at <= %(now)s ORDER BY position)
@@ -94,10 +96,10 @@ WITH new AS (
 )
 INSERT INTO execution_steprun (id, execution_id, name, kind, label, queue, priority, timeout, state, waiting_for,
     needs_open, available_at, dispatched_at, dispatches, state_reason, items_open, items_failed, attempt, failures,
-    worker_deaths, worker, created_at)
+    worker_deaths, worker, pool, pool_units, created_at)
 SELECT ranked.id, execution_id, name, kind, label, ranked.queue, ranked.priority, timeout, state, waiting_for,
     needs_open, available_at, CASE WHEN place <= room THEN %(now)s::timestamptz END,
-    CASE WHEN place <= room THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', %(now)s
+    CASE WHEN place <= room THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', pool, pool_units, %(now)s
 FROM ranked LEFT JOIN level ON level.queue = ranked.queue AND level.priority = ranked.priority
 ORDER BY position
 RETURNING id, label, queue, priority, timeout, attempt, dispatched_at IS NOT NULL AS dispatched
@@ -116,6 +118,7 @@ def start_many(starts: Sequence[Start], *, now: datetime, using: str) -> list[UU
     if not starts:
         return []
     plans = [plan_of(start.version) for start in starts]
+    starts = [_with_key(start, plan) for start, plan in zip(starts, plans, strict=True)]
     inserted = {row.id for row in engine.fetch_all(INSERT_EXECUTIONS, _executions(starts, plans, now), using=using)}
     created = [(start, plan) for start, plan in zip(starts, plans, strict=True) if start.id in inserted]
     if created:
@@ -184,8 +187,7 @@ def _executions(starts: Sequence[Start], plans: Sequence[Plan], now: datetime) -
     for start in starts:
         if id(start.input) not in texts:
             texts[id(start.input)] = engine.dump_json(start.input)
-    return {
-        "now": now,
+    columns: dict[str, list[Any]] = {
         "id": [start.id for start in starts],
         "workflow_id": [start.version.workflow_id for start in starts],
         "version_id": [start.version.pk for start in starts],
@@ -211,6 +213,7 @@ def _executions(starts: Sequence[Start], plans: Sequence[Plan], now: datetime) -
         ],
         "open_steps": [len(plan.steps) for plan in plans],
     }
+    return {name: engine.array(values) for name, values in columns.items()} | {"now": now}
 
 
 def _priority(start: Start, plan: Plan) -> int:
@@ -226,7 +229,8 @@ def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, u
         workflow = start.version.workflow
         available_at = max(start.start_at, now) if start.start_at is not None else now
         for step in plan.steps.values():
-            ready = not step.needs and step.is_plain
+            ready = not step.needs and step.is_plain and not start.concurrency_key
+            waiting_for = WaitingFor.KEY if not step.needs and start.concurrency_key else WaitingFor.NEEDS
             row = (
                 uuid7(),
                 start.id,
@@ -237,20 +241,49 @@ def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, u
                 step.priority if step.priority is not None else _priority(start, plan),
                 step.timeout,
                 StepState.QUEUED.value if ready else StepState.WAITING.value,
-                None if ready else WaitingFor.NEEDS.value,
+                None if ready else waiting_for.value,
                 len(step.needs),
                 available_at,
+                step.pool,
+                step.pool_units,
             )
             for name, value in zip(STEP_COLUMNS, row, strict=True):
                 columns[name].append(value)
-        if any(_needs_decision(step) for step in plan.steps.values()):
+        if not start.concurrency_key and any(_needs_decision(step) for step in plan.steps.values()):
             undecided.append((start, plan))
-    params = columns | {"now": now, "bound": settings.WORKFLOW_IN_FLIGHT_PER_LEVEL}
+    arrays = {name: engine.array(values) for name, values in columns.items()}
+    params = arrays | {"now": now, "bound": settings.WORKFLOW_IN_FLIGHT_PER_LEVEL}
     rows = engine.fetch_all(INSERT_STEP_RUNS, params, using=using)
     hints = [queue.Hint(*row[:6]) for row in rows if row.dispatched]
     dispatch.publish_on_commit(hints, using=using)
     for start, plan in undecided:
         advance.decide_ripe(start.id, plan, now=now, using=using)
+    concurrency.admit(
+        [
+            concurrency.Wish(
+                start.id,
+                key=start.concurrency_key,
+                limit=plan.concurrency.limit if plan.concurrency is not None else 1,
+                on_conflict=plan.concurrency.on_conflict if plan.concurrency is not None else "queue",
+            )
+            for start, plan in created
+            if start.concurrency_key
+        ],
+        now=now,
+        using=using,
+    )
+
+
+def _with_key(start: Start, plan: Plan) -> Start:
+    """The start with the concurrency key that its definition gives it, unless the start names one itself.
+
+    A key that is null for this input shares nothing with anybody: the execution's own id stands for it.
+    """
+    if start.concurrency_key or plan.concurrency is None:
+        return start
+    facts = {"id": str(start.id), "workflow": start.version.workflow.name}
+    key = plan.concurrency.key.render({"input": start.input, "steps": {}, "item": None, "execution": facts})
+    return replace(start, concurrency_key=str(start.id) if key is None else str(key)[:255])
 
 
 def _needs_decision(step: StepPlan) -> bool:
@@ -270,4 +303,6 @@ STEP_COLUMNS = (
     "waiting_for",
     "needs_open",
     "available_at",
+    "pool",
+    "pool_units",
 )

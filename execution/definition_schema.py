@@ -84,6 +84,16 @@ _STEP: dict[str, Any] = {
         "on_error": {"enum": ["fail", "continue"]},
         "queue": {"type": "string", "minLength": 1, "maxLength": 100},
         "priority": {"$ref": "#/$defs/priority"},
+        "pool": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 100},
+                "units": {"type": "integer", "minimum": 1, "maximum": 1_000},
+            },
+            "description": "Capacity shared by steps: an attempt takes so many units of it while it runs.",
+        },
     },
 }
 
@@ -108,6 +118,17 @@ DEFINITION_SCHEMA: dict[str, Any] = {
         "retry": {"$ref": "#/$defs/retry"},
         "queue": {"type": "string", "minLength": 1, "maxLength": 100},
         "priority": {"$ref": "#/$defs/priority"},
+        "concurrency": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["key"],
+            "properties": {
+                "key": {"type": "string", "minLength": 1, "maxLength": 4_000},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 100_000},
+                "on_conflict": {"enum": ["queue", "skip", "cancel_older"]},
+            },
+            "description": "How many executions with the same key run at once.",
+        },
     },
     "$defs": {
         "step": _STEP,

@@ -138,6 +138,16 @@ def _meaning(definition: Mapping[str, Any]) -> Problems:
     input_members = _closed_members(definition.get("input")) if not problems else None
     for name, step in steps.items():
         _Step(problems, name, step, steps, ancestors.get(name), input_members).check()
+    if "concurrency" in definition:
+        _check_template(
+            problems,
+            definition["concurrency"]["key"],
+            "concurrency.key",
+            steps={},
+            ancestors=set(),
+            item=False,
+            inputs=input_members,
+        )
     if "output" in definition:
         _check_template(
             problems,

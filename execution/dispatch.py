@@ -142,7 +142,7 @@ def depth(queues: Iterable[str]) -> int:
         return sum(pipeline.execute())
 
 
-# ── The sweep ────────────────────────────────────────────────────────────────────────────────────────────
+# ── The sweep ──
 
 
 @dataclass(frozen=True, slots=True)

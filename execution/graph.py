@@ -34,11 +34,22 @@ class StepPlan:
     continue_on_error: bool
     queue: str
     priority: int | None
+    pool: str
+    pool_units: int
 
     @property
     def is_plain(self) -> bool:
         """Whether it can be queued the moment its needs are met, with nothing to decide."""
         return self.kind in WORKER_KINDS and self.when is None and self.for_each is None
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many executions with one key run at once, and what a further one does: `queue`, `skip`, `cancel_older`."""
+
+    key: Template
+    limit: int
+    on_conflict: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class Plan:
     timeout: float | None
     queue: str
     priority: int | None
+    concurrency: Concurrency | None
     _descendants: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def descendants(self, name: str) -> tuple[str, ...]:
@@ -89,6 +101,15 @@ def compile_plan(definition: Mapping[str, Any]) -> Plan:
         timeout=definition.get("timeout"),
         queue=definition.get("queue", ""),
         priority=None if "priority" not in definition else priority.parse(definition["priority"]),
+        concurrency=_compile_concurrency(definition["concurrency"]) if "concurrency" in definition else None,
+    )
+
+
+def _compile_concurrency(raw: Mapping[str, Any]) -> Concurrency:
+    return Concurrency(
+        key=compile_template(raw["key"], path="$.concurrency.key"),
+        limit=raw.get("limit", 1),
+        on_conflict=raw.get("on_conflict", "queue"),
     )
 
 
@@ -111,6 +132,8 @@ def _compile_step(name: str, raw: Mapping[str, Any], successors: tuple[str, ...]
         continue_on_error=raw.get("on_error") == "continue",
         queue=raw.get("queue", ""),
         priority=None if "priority" not in raw else priority.parse(raw["priority"]),
+        pool=raw.get("pool", {}).get("name", ""),
+        pool_units=raw.get("pool", {}).get("units", 1),
     )
 
 

@@ -35,6 +35,7 @@ def cancel(execution_id: UUID, *, actor: str, reason: str = "", using: str | Non
         if not queue.cancel(execution_id, reason=told, using=alias):
             raise _refusal(execution_id, "cancelled", alias)
         _audit(execution_id, "cancel", actor, note=reason, using=alias)
+        signals.announce_freed(using=alias)
         signals.announce_finished(execution_id, ExecutionState.CANCELLED.value, using=alias)
 
 

@@ -62,6 +62,8 @@ class Claim:
 # so the second waits for the first's row lock, re-reads "running" and changes nothing. The first claim of an
 # execution also opens it; it locks the execution before the step run, as cancel does. A hint whose priority is no
 # longer the row's is stale: a newer one has been published.
+# Race: the last units of a pool. They are counted and taken under the pool row's lock; a refusal parks the step run
+# under the same lock, so that whoever gives units back afterwards finds it.
 CLAIM = f"""
 WITH {CLOCK},
 target AS MATERIALIZED (
@@ -70,17 +72,34 @@ target AS MATERIALIZED (
     SELECT e.id FROM execution_execution e
     WHERE e.id = (SELECT execution_id FROM target) AND e.state IN ('scheduled', 'queued')
     FOR NO KEY UPDATE
+), due AS MATERIALIZED (
+    SELECT s.id, s.pool, s.pool_units FROM execution_steprun s JOIN execution_execution e ON e.id = s.execution_id
+    WHERE s.id = %(id)s::uuid AND (SELECT count(*) FROM opening) >= 0
+      AND s.state IN ('queued', 'retryable') AND s.available_at <= (SELECT now FROM clock)
+      AND (%(priority)s::int IS NULL OR s.priority = %(priority)s::int)
+      AND e.state IN ('scheduled', 'queued', 'running')
+      AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
+    FOR NO KEY UPDATE OF s
+), slots AS MATERIALIZED (
+    SELECT p.name, p.slots - p.used AS free FROM execution_pool p JOIN due ON p.name = due.pool FOR NO KEY UPDATE OF p
+), admitted AS MATERIALIZED (
+    SELECT due.id, CASE WHEN slots.name IS NULL THEN 0 ELSE due.pool_units END AS units
+    FROM due LEFT JOIN slots ON slots.name = due.pool WHERE slots.name IS NULL OR slots.free >= due.pool_units
+), taken AS (
+    UPDATE execution_pool p SET used = p.used + a.units FROM due, admitted a
+    WHERE p.name = due.pool AND a.id = due.id AND a.units > 0
+), parked AS (
+    UPDATE execution_steprun s
+    SET state = 'waiting', waiting_for = 'pool', dispatched_at = NULL, dispatches = 0,
+        state_reason = 'pool ' || due.pool || ' is full'
+    FROM due WHERE s.id = due.id AND NOT EXISTS (SELECT 1 FROM admitted)
 ), claimed AS (
     UPDATE execution_steprun s
     SET state = 'running', state_reason = '', attempt = s.attempt + 1, lease_token = %(token)s::uuid,
         lease_until = clock.now + make_interval(secs => %(lease)s::float8), dispatched_at = NULL, dispatches = 0,
-        timeout_at = NULL, worker = %(worker)s::text, started_at = coalesce(s.started_at, clock.now)
-    FROM clock, execution_execution e
-    WHERE s.id = %(id)s::uuid AND (SELECT count(*) FROM opening) >= 0
-      AND s.state IN ('queued', 'retryable') AND s.available_at <= clock.now
-      AND (%(priority)s::int IS NULL OR s.priority = %(priority)s::int)
-      AND e.id = s.execution_id AND e.state IN ('scheduled', 'queued', 'running')
-      AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
+        timeout_at = NULL, worker = %(worker)s::text, started_at = coalesce(s.started_at, clock.now),
+        pool_held = a.units
+    FROM clock, admitted a WHERE s.id = a.id
     RETURNING s.*, clock.now AS claimed_at
 ), attempted AS (
     INSERT INTO execution_attempt (id, step_run_id, number, worker, state, error_type, error, traceback, started_at)
@@ -173,7 +192,11 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a finishing statement did. `ripe`: successors whose needs are met and that wait for a decision."""
+    """What a finishing statement did.
+
+    `ripe`: successors whose needs are met and that wait for a decision. `frees`: it gave up units of a pool or a
+    place of a concurrency key, which `execution.concurrency` now gives to the next.
+    """
 
     ready: list[Hint]
     ripe: list[str]
@@ -181,6 +204,7 @@ class Finished:
     parent_items_open: int | None
     next_item: Hint | None
     execution_state: str | None
+    frees: bool
 
 
 # Race: the same step finished twice (zombie and rescuer's successor, finish and cancel): the guard names the token
@@ -195,16 +219,18 @@ held AS MATERIALIZED (
     SELECT e.id, e.workflow_id FROM execution_execution e WHERE e.id = %(execution_id)s::uuid FOR NO KEY UPDATE
 ), fenced AS (
     UPDATE execution_steprun s
-    SET state = %(state)s::text, state_reason = %(reason)s::text, waiting_for = NULL, lease_token = NULL, lease_until = NULL,
-        last_token = coalesce(s.lease_token, s.last_token), finished_at = clock.now, dispatched_at = NULL,
-        failures = s.failures + %(charged)s::int, worker_deaths = s.worker_deaths + %(worker_died)s::int
+    SET state = %(state)s::text, state_reason = %(reason)s::text, waiting_for = NULL, lease_token = NULL,
+        lease_until = NULL, last_token = coalesce(s.lease_token, s.last_token), finished_at = clock.now,
+        dispatched_at = NULL, failures = s.failures + %(charged)s::int,
+        worker_deaths = s.worker_deaths + %(worker_died)s::int
     FROM clock, held
     WHERE s.id = %(id)s::uuid AND s.execution_id = held.id AND {{guard}}
-    RETURNING s.id, s.execution_id, s.parent_id, s.name, s.attempt, s.worker, s.last_token, held.workflow_id
+    RETURNING s.id, s.execution_id, s.parent_id, s.name, s.attempt, s.worker, s.last_token, s.pool_held,
+        held.workflow_id
 ), closed AS (
     UPDATE execution_attempt a
-    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text, error = %(error)s::text,
-        traceback = %(traceback)s::text, decision = %(decision)s::jsonb
+    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text,
+        error = %(error)s::text, traceback = %(traceback)s::text, decision = %(decision)s::jsonb
     FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
 ), kept AS (
     INSERT INTO execution_stepoutput (step_run_id, data)
@@ -232,8 +258,9 @@ held AS MATERIALIZED (
 ), lettered AS (
     INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
         traceback, fingerprint, step_input, attempts, worker, state, note, redrives, decided_by, created_at)
-    SELECT %(letter_id)s::uuid, execution_id, id, workflow_id, name, %(letter)s::text, %(error_type)s::text, %(error)s::text,
-        %(traceback)s::text, %(fingerprint)s::text, %(step_input)s::jsonb, attempt, worker, 'open', '', 0, '', clock.now
+    SELECT %(letter_id)s::uuid, execution_id, id, workflow_id, name, %(letter)s::text, %(error_type)s::text,
+        %(error)s::text, %(traceback)s::text, %(fingerprint)s::text, %(step_input)s::jsonb, attempt, worker, 'open',
+        '', 0, '', clock.now
     FROM fenced, clock WHERE %(letter)s::text <> ''
     ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
     SET state = 'open', reason = excluded.reason, error_type = excluded.error_type, error = excluded.error,
@@ -252,10 +279,11 @@ held AS MATERIALIZED (
     RETURNING p.id, p.items_open
 ), item AS (
     UPDATE execution_steprun s
-    SET state = 'queued', waiting_for = NULL, available_at = clock.now, dispatched_at = clock.now, dispatches = 1
+    SET state = 'queued', waiting_for = NULL, needs_open = 0, available_at = clock.now, dispatched_at = clock.now,
+        dispatches = 1
     FROM clock
     WHERE s.id = (SELECT i.id FROM execution_steprun i JOIN fenced ON i.parent_id = fenced.parent_id
-                  WHERE i.state = 'waiting' AND i.waiting_for = 'pool' ORDER BY i.item_index LIMIT 1)
+                  WHERE i.state = 'waiting' AND i.waiting_for = 'needs' ORDER BY i.item_index LIMIT 1)
       AND s.state = 'waiting'
     RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
 ), ended AS (
@@ -268,7 +296,7 @@ held AS MATERIALIZED (
                           THEN clock.now ELSE e.started_at END,
         finished_at = CASE WHEN e.open_steps - 1 - (SELECT count(*) FROM skipped) > 0 THEN NULL ELSE clock.now END
     FROM fenced, clock WHERE e.id = fenced.execution_id AND fenced.parent_id IS NULL
-    RETURNING e.id, e.state, e.finished_at, e.news_topic, e.source_kind, e.source_id
+    RETURNING e.id, e.state, e.finished_at, e.news_topic, e.source_kind, e.source_id, e.key_held
 ), told AS (
     INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
     SELECT news_topic, id, source_id, jsonb_build_object('state', state), finished_at
@@ -286,7 +314,8 @@ SELECT (SELECT parent_id FROM fenced) AS parent_id,
         WHERE state = 'queued') AS ready,
        (SELECT array_agg(name) FROM freed WHERE state = 'waiting' AND needs_open = 0) AS ripe,
        (SELECT json_build_array(id, label, queue, priority, timeout, attempt) FROM item) AS next_item,
-       (SELECT CASE WHEN finished_at IS NULL THEN NULL ELSE state END FROM ended) AS execution_state
+       (SELECT CASE WHEN finished_at IS NULL THEN NULL ELSE state END FROM ended) AS execution_state,
+       (SELECT pool_held > 0 FROM fenced) OR (SELECT key_held AND finished_at IS NOT NULL FROM ended) AS frees
 WHERE EXISTS (SELECT 1 FROM fenced)
 """
 
@@ -330,6 +359,7 @@ def finished_of(row: Any | None) -> Finished | None:
         parent_items_open=row.parent_items_open,
         next_item=None if row.next_item is None else _hint(row.next_item),
         execution_state=row.execution_state,
+        frees=bool(row.frees),
     )
 
 
@@ -392,12 +422,13 @@ fenced AS (
         failures = s.failures + %(charged)s::int, worker_deaths = s.worker_deaths + %(worker_died)s::int,
         dispatched_at = NULL, dispatches = 0
     FROM clock
-    WHERE s.id = %(id)s::uuid AND s.lease_token = %(token)s::uuid AND (NOT %(expired)s::bool OR s.lease_until < clock.now)
+    WHERE s.id = %(id)s::uuid AND s.lease_token = %(token)s::uuid
+      AND (NOT %(expired)s::bool OR s.lease_until < clock.now)
     RETURNING s.id, s.last_token
 ), closed AS (
     UPDATE execution_attempt a
-    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text, error = %(error)s::text,
-        traceback = %(traceback)s::text, decision = %(decision)s::jsonb
+    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text,
+        error = %(error)s::text, traceback = %(traceback)s::text, decision = %(decision)s::jsonb
     FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
 )
 SELECT id FROM fenced
@@ -478,7 +509,8 @@ FROM execution_steprun s
 JOIN execution_execution e ON e.id = s.execution_id
 JOIN execution_workflow w ON w.id = e.workflow_id
 WHERE s.state = 'running' AND s.lease_until < (SELECT now FROM clock)
-  AND (s.timeout_at IS NOT NULL OR pg_postmaster_start_time() < (SELECT now FROM clock) - make_interval(secs => %(lease)s::float8))
+  AND (s.timeout_at IS NOT NULL
+       OR pg_postmaster_start_time() < (SELECT now FROM clock) - make_interval(secs => %(lease)s::float8))
 ORDER BY s.lease_until LIMIT %(limit)s::int
 """
 
@@ -638,7 +670,7 @@ stale AS MATERIALIZED (
     JOIN execution_execution e ON e.id = s.execution_id AND e.state <> 'paused'
     WHERE s.queue = ANY(%(queues)s::text[]) AND s.state IN ('queued', 'retryable')
       AND s.dispatched_at < (SELECT now FROM clock)
-          - make_interval(secs => least(%(patience)s::float8 * 2 ^ greatest(s.dispatches - 1, 0), 4 * %(patience)s::float8))
+          - make_interval(secs => %(patience)s::float8 * least(2 ^ greatest(s.dispatches - 1, 0), 4))
       AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
     ORDER BY s.dispatched_at LIMIT %(limit)s::int
     FOR NO KEY UPDATE OF s SKIP LOCKED
@@ -685,7 +717,7 @@ def unmark(step_run_ids: Sequence[UUID]) -> None:
     engine.fetch_all(UNMARK, {"ids": list(step_run_ids)})
 
 
-# ── The broker's epoch ───────────────────────────────────────────────────────────────────────────────────
+# ── The broker's epoch ──
 
 
 @dataclass(frozen=True, slots=True)
@@ -730,7 +762,7 @@ def change_epoch(*, expected: Epoch, epoch: UUID, counter: int) -> bool:
     return bool(engine.fetch_all(CHANGE_EPOCH, params))
 
 
-# ── The graph ────────────────────────────────────────────────────────────────────────────────────────────
+# ── The graph ──
 
 # Everything that decides about several step runs of an execution holds its row first.
 HOLD = """
@@ -817,12 +849,14 @@ FAN_OUT = f"""
 WITH {CLOCK}
 INSERT INTO execution_steprun (id, execution_id, parent_id, name, item_index, item, kind, label, queue, priority,
     timeout, state, waiting_for, needs_open, available_at, dispatched_at, dispatches, state_reason, items_open,
-    items_failed, attempt, failures, worker_deaths, worker, created_at)
+    items_failed, attempt, failures, worker_deaths, worker, pool, pool_units, created_at)
 SELECT i.id, p.execution_id, p.id, p.name, i.position - 1, i.item::jsonb, p.kind, p.label, p.queue, p.priority,
     p.timeout, CASE WHEN i.position <= %(parallel)s::int THEN 'queued' ELSE 'waiting' END,
-    CASE WHEN i.position <= %(parallel)s::int THEN NULL ELSE 'pool' END, 0, clock.now,
+    CASE WHEN i.position <= %(parallel)s::int THEN NULL ELSE 'needs' END,
+    CASE WHEN i.position <= %(parallel)s::int THEN 0 ELSE 1 END, clock.now,
     CASE WHEN i.position <= least(%(parallel)s::int, %(bound)s::int) THEN clock.now END,
-    CASE WHEN i.position <= least(%(parallel)s::int, %(bound)s::int) THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', clock.now
+    CASE WHEN i.position <= least(%(parallel)s::int, %(bound)s::int) THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '',
+    p.pool, p.pool_units, clock.now
 FROM unnest(%(ids)s::uuid[], %(items)s::text[]) WITH ORDINALITY AS i(id, item, position), execution_steprun p, clock
 WHERE p.id = %(parent)s::uuid
 RETURNING id, label, queue, priority, timeout, attempt, dispatched_at IS NOT NULL AS dispatched
@@ -889,8 +923,8 @@ failed AS (
 )
 INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
     traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
-SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s::text, '', %(fingerprint)s::text, 0,
-    '', 'open', '', 0, '', clock.now FROM failed, clock
+SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s::text, '',
+    %(fingerprint)s::text, 0, '', 'open', '', 0, '', clock.now FROM failed, clock
 ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
 SET state = 'open', error = excluded.error
 """
@@ -965,7 +999,8 @@ def note_progress(token: UUID, progress: dict[str, Any]) -> None:
 
 # The last word on an ambiguous COMMIT: the connection broke while the answer was on its way.
 OUTCOME = """
-SELECT s.state FROM execution_steprun s WHERE s.id = %(id)s::uuid AND s.last_token = %(token)s::uuid AND s.lease_token IS NULL
+SELECT s.state FROM execution_steprun s WHERE s.id = %(id)s::uuid AND s.last_token = %(token)s::uuid
+  AND s.lease_token IS NULL
 """
 
 
@@ -975,11 +1010,12 @@ def outcome(step_run_id: UUID, token: UUID) -> str | None:
     return None if row is None else row.state
 
 
-# ── Signs of life ────────────────────────────────────────────────────────────────────────────────────────
+# ── Signs of life ──
 
 REPORT_PROCESS = """
 INSERT INTO execution_processreport (name, kind, host, pid, queues, slots, busy, versions, started_at, seen_at)
-VALUES (%(name)s::text, %(kind)s::text, %(host)s::text, %(pid)s::int, %(queues)s::jsonb, %(slots)s::int, %(busy)s::int, %(versions)s::jsonb,
+VALUES (%(name)s::text, %(kind)s::text, %(host)s::text, %(pid)s::int, %(queues)s::jsonb, %(slots)s::int,
+    %(busy)s::int, %(versions)s::jsonb,
     clock_timestamp(), clock_timestamp())
 ON CONFLICT (name) DO UPDATE SET host = excluded.host, queues = excluded.queues, slots = excluded.slots,
     busy = excluded.busy, versions = excluded.versions, seen_at = excluded.seen_at, stopped_at = NULL,

@@ -25,7 +25,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
 
-from execution import dispatch, engine, maintenance, queue
+from execution import concurrency, dispatch, engine, maintenance, queue
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -164,6 +164,7 @@ class _Duty:
 def _timers() -> None:
     maintenance.ring_timers()
     maintenance.cancel_overdue()
+    concurrency.release()
 
 
 def _rescue() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
 from django.db.models.functions import Now
 
 
@@ -50,7 +50,7 @@ class ConcurrencyKey(models.Model):
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=Q(used__lte=F("limit")), name="concurrency_key_not_overbooked")]
+        constraints = [models.CheckConstraint(condition=Q(used__gte=0), name="concurrency_key_not_negative")]
 
     def __str__(self) -> str:
         return self.key

@@ -35,7 +35,8 @@ class Execution(models.Model):
     priority = priority.field()
     queue = models.CharField(max_length=100, blank=True, help_text="Overrides the queue of every step.")
     retry_policy = models.JSONField(null=True, blank=True, help_text="From the schedule or trigger.")
-    concurrency_key = models.CharField(max_length=255, blank=True)
+    concurrency_key = models.CharField(max_length=255, blank=True, help_text="Runs with one key wait for each other.")
+    key_held = models.BooleanField(default=False, db_default=False, help_text="It has one of its key's places.")
     deadline_at = models.DateTimeField(null=True, blank=True)
 
     state = models.CharField(max_length=10, choices=ExecutionState, default=ExecutionState.QUEUED)
@@ -83,6 +84,12 @@ class Execution(models.Model):
                 condition=Q(deadline_at__isnull=False, finished_at__isnull=True),
                 name="execution_open_deadline",
             ),
+            models.Index(
+                fields=["concurrency_key", "priority", "id"],
+                condition=Q(finished_at__isnull=True, key_held=False) & ~Q(concurrency_key=""),
+                name="execution_waits_for_key",
+            ),
+            models.Index(fields=["concurrency_key"], condition=Q(key_held=True), name="execution_holds_key"),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="execution_finished_at"),
         ]
 

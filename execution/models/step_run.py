@@ -26,6 +26,10 @@ class StepRun(models.Model):
     priority = priority.field()
     timeout = models.FloatField(null=True, blank=True, help_text="Seconds one attempt may take.")
 
+    pool = models.CharField(max_length=100, blank=True, db_default="", help_text="Capacity that its attempts need.")
+    pool_units = models.PositiveSmallIntegerField(default=1, db_default=1, help_text="How much of it.")
+    pool_held = models.PositiveSmallIntegerField(default=0, db_default=0, help_text="What it holds right now.")
+
     state = models.CharField(max_length=10, choices=StepState, default=StepState.WAITING)
     waiting_for = models.CharField(max_length=10, choices=WaitingFor, null=True, blank=True)  # noqa: DJ001
     state_reason = models.CharField(max_length=500, blank=True)
@@ -98,6 +102,12 @@ class StepRun(models.Model):
                 condition=Q(state=StepState.WAITING, waiting_for=WaitingFor.NEEDS, needs_open=0),
                 name="step_run_ripe",
             ),
+            models.Index(
+                fields=["pool", "priority", "id"],
+                condition=Q(state=StepState.WAITING, waiting_for=WaitingFor.POOL),
+                name="step_run_parked_for_pool",
+            ),
+            models.Index(fields=["pool"], condition=Q(pool_held__gt=0), name="step_run_holds_pool"),
             models.Index(fields=["parent"], condition=Q(parent__isnull=False), name="step_run_items"),
         ]
 
