@@ -8,10 +8,11 @@ request does inside its own transaction (starting an execution, say) is told whi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections
@@ -87,3 +88,43 @@ def dump_json(value: Any) -> str:
 def load_json(text: str | None) -> Any:
     """The value of a ``jsonb`` column, None for NULL."""
     return None if text is None else json.loads(text)
+
+
+def array(values: Sequence[Any]) -> str:
+    """A list as the text of a Postgres array, for a parameter that its statement casts (``%(ids)s::uuid[]``).
+
+    Several times faster than the driver's own dumping of lists, which for a thousand executions at once would cost
+    as much as inserting them. Takes None, texts, numbers, booleans, UUIDs and aware datetimes.
+
+    >>> array([1, None, True]), array(["a", "b,c"])
+    ('{1,NULL,t}', '{"a","b,c"}')
+    """
+    return "{" + ",".join([_ELEMENTS[type(value)](value) for value in values]) + "}"
+
+
+def _quoted(text: str) -> str:
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+class _Elements(dict[type, Callable[[Any], str]]):
+    def __missing__(self, kind: type) -> Callable[[Any], str]:
+        for known in (str, UUID, int, float, datetime):  # enum members and other subclasses
+            if issubclass(kind, known):
+                self[kind] = self[known]
+                return self[kind]
+        raise TypeError(f"{kind.__name__} cannot be an element of an array")
+
+
+_ELEMENTS = _Elements(
+    {
+        type(None): lambda _: "NULL",
+        str: lambda value: _quoted(str.__str__(value)),
+        bool: lambda value: "t" if value else "f",
+        int: int.__repr__,
+        float: float.__repr__,
+        UUID: lambda value: f"{value.int:032x}",
+        datetime: lambda value: f'"{value.isoformat()}"',
+    }
+)

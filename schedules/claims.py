@@ -223,9 +223,9 @@ class WatermarkMoved(RuntimeError):
     """A schedule's watermark changed while its row was locked; the visit is rolled back."""
 
 
-def columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+def columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Rows turned into the arrays that ``unnest`` takes."""
-    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    return dict(zip(names, map(engine.array, zip(*rows, strict=True)), strict=True))
 
 
 def claim_due(*, now: datetime, limit: int, ids: Sequence[UUID] | None, using: str) -> list[Any]:
