@@ -1,0 +1,127 @@
+"""The look of the admin: names, colours, the sidebar. Everything is served by this process; no request leaves it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+
+def _page(name: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
+    """A link to the list of a model, for those who may see it."""
+    app, _, lower = model.partition(".")
+
+    def may_see(request: HttpRequest) -> bool:
+        return bool(request.user.has_perm(f"{app}.view_{lower}") or request.user.has_perm(f"{app}.change_{lower}"))
+
+    link = reverse_lazy(f"admin:{app}_{lower}_changelist")
+    return {"title": name, "icon": icon, "link": link, "permission": may_see, **more}
+
+
+def flower_url(request: HttpRequest) -> str:
+    """Where Flower is; read when the page is made, so that settings may be overridden."""
+    return str(settings.FLOWER_URL)
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """The sidebar."""
+    return [
+        {
+            "items": [{"title": "Dashboard", "icon": "dashboard", "link": reverse_lazy("admin:index")}],
+        },
+        {
+            "title": "When",
+            "separator": True,
+            "items": [
+                _page("Schedules", "calendar_clock", "schedules.schedule"),
+                _page("Ledger", "receipt_long", "schedules.schedulefire"),
+                _page("Calendars", "calendar_month", "schedules.calendar"),
+            ],
+        },
+        {
+            "title": "What",
+            "separator": True,
+            "items": [
+                _page("Workflows", "account_tree", "execution.workflow"),
+                _page("Executions", "play_circle", "execution.execution"),
+                _page(
+                    "Dead letters",
+                    "mail_off",
+                    "execution.deadletter",
+                    badge="scheduling_project.dashboard.open_letters_badge",
+                    badge_variant="danger",
+                ),
+            ],
+        },
+        {
+            "title": "Machinery",
+            "separator": True,
+            "items": [
+                _page("Queues", "low_priority", "execution.queuesettings"),
+                _page("Workers and beats", "memory", "execution.processreport"),
+                _page("Pools", "pool", "execution.pool"),
+                _page("Concurrency keys", "key", "execution.concurrencykey"),
+                _page("Periodic tasks", "update", "django_celery_beat.periodictask"),
+            ],
+        },
+        {
+            "title": "People",
+            "separator": True,
+            "items": [
+                _page("Audit trail", "history_edu", "execution.auditentry"),
+                _page("Users", "person", "auth.user"),
+                _page("Groups", "group", "auth.group"),
+            ],
+        },
+        {
+            "title": "Elsewhere",
+            "separator": True,
+            "items": [
+                {"title": "API docs", "icon": "api", "link": "/api/docs/"},
+                {"title": "Flower", "icon": "local_florist", "link": flower_url(request)},
+            ],
+        },
+    ]
+
+
+def own_style(request: HttpRequest) -> str:
+    return static("scheduling_project/admin.css")
+
+
+def own_script(request: HttpRequest) -> str:
+    return static("scheduling_project/admin.js")
+
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Scheduling",
+    "SITE_HEADER": "Scheduling",
+    "SITE_SUBHEADER": "Workflows on Celery",
+    "SITE_SYMBOL": "schedule",
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "DASHBOARD_CALLBACK": "scheduling_project.dashboard.dashboard",
+    "STYLES": [own_style],
+    "SCRIPTS": [own_script],
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97% .014 254.6)",
+            "100": "oklch(93.2% .032 255.6)",
+            "200": "oklch(88.2% .059 254.1)",
+            "300": "oklch(80.9% .105 251.8)",
+            "400": "oklch(70.7% .165 254.6)",
+            "500": "oklch(62.3% .19 259.8)",
+            "600": "oklch(54.6% .215 262.9)",
+            "700": "oklch(48.8% .217 264.4)",
+            "800": "oklch(42.4% .181 265.6)",
+            "900": "oklch(37.9% .138 265.5)",
+            "950": "oklch(28.2% .087 267.9)",
+        },
+    },
+    "SIDEBAR": {"show_search": False, "command_search": True, "navigation": navigation},
+    "COMMAND": {"search_callback": "scheduling_project.dashboard.search"},
+}
