@@ -115,11 +115,13 @@ class DeadLetterViewSet(ResourceViewSet):
 
     def _shown(self, letter: DeadLetter) -> Any:
         story = AuditEntry.objects.filter(subject_kind="dead_letter", subject_id=str(letter.pk)).order_by("id")
-        return DeadLetterSerializer(letter, context=self.get_serializer_context() | {"story": story}).data
+        return DeadLetterSerializer(letter, context={**self.get_serializer_context(), "story": story}).data
 
 
 def _selection(values: dict[str, Any]) -> Selection:
-    chosen = {name: values[name] for name in ("ids", "fingerprint", "step", "error_type", "before") if name in values}
+    chosen: dict[str, Any] = {
+        name: values[name] for name in ("ids", "fingerprint", "step", "error_type", "before") if name in values
+    }
     if "workflow" in values:
         chosen["workflow_id"] = values["workflow"].pk
     return Selection(**chosen)

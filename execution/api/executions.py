@@ -206,7 +206,7 @@ class ExecutionViewSet(ResourceViewSet):
         run = self._step(step)
         detailed = StepRun.objects.select_related("output").prefetch_related("attempts").get(pk=run.pk)
         execution = Execution.objects.select_related("workflow", "version").get(pk=run.execution_id)
-        context = self.get_serializer_context() | {"policies": policies(execution)}
+        context = {**self.get_serializer_context(), "policies": policies(execution)}
         return Response(StepRunDetailSerializer(detailed, context=context).data)
 
     def _answer(self, execution_id: UUID, *, status: int = 200) -> Response:
@@ -256,7 +256,7 @@ def shown(execution: Execution, view: ResourceViewSet) -> Any:
         .prefetch_related("attempts")
         .order_by("id")
     )
-    context = view.get_serializer_context() | {"steps": steps, "policies": policies(execution)}
+    context = {**view.get_serializer_context(), "steps": steps, "policies": policies(execution)}
     return ExecutionSerializer(execution, context=context).data
 
 

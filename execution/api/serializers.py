@@ -141,7 +141,7 @@ class SourceSerializer(StrictSerializer):
 
     kind = serializers.CharField(source="source_kind", **READ)
     id = serializers.CharField(source="source_id", **READ)
-    label = serializers.CharField(source="source_label", **READ)
+    label = serializers.CharField(source="source_label", **READ)  # type: ignore[assignment]
     scheduled_for = serializers.DateTimeField(allow_null=True, **READ)
 
 
@@ -154,7 +154,7 @@ class ExecutionSummarySerializer(StrictSerializer):
     version = serializers.IntegerField(source="version.number", **READ)
     state = serializers.ChoiceField(choices=ExecutionState.choices, **READ)
     state_reason = serializers.CharField(**READ)
-    source = SourceSerializer(source="*", **READ)
+    source = SourceSerializer(source="*", **READ)  # type: ignore[assignment]
     idempotency_key = serializers.CharField(allow_null=True, **READ)
     priority = serializers.IntegerField(**READ)
     queue = serializers.CharField(**READ)
@@ -196,7 +196,7 @@ class StepRunSerializer(StrictSerializer):
     id = serializers.UUIDField(**READ)
     name = serializers.CharField(**READ)
     kind = serializers.CharField(**READ)
-    parent = serializers.UUIDField(source="parent_id", allow_null=True, **READ)
+    parent = serializers.UUIDField(source="parent_id", allow_null=True, **READ)  # type: ignore[assignment]
     item_index = serializers.IntegerField(allow_null=True, **READ)
     item = AnyField(allow_null=True, **READ)
     state = serializers.ChoiceField(choices=StepState.choices, **READ)

@@ -21,7 +21,7 @@ def by_state(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
     return queryset.filter(enabled=False).exclude(pause_kind__in=[PauseKind.FINISHED, PauseKind.ERROR])
 
 
-class ScheduleFilter(FilterSet):
+class ScheduleFilter(FilterSet):  # type: ignore[misc]
     name = django_filters.CharFilter(max_length=200)
     search = django_filters.CharFilter(field_name="name", lookup_expr="icontains", max_length=200)
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")

@@ -263,7 +263,7 @@ class ScheduleBulkSerializer(StrictSerializer):
 
     action = serializers.ChoiceField(choices=["pause", "resume", "delete"])
     ids = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=1_000)
-    label = TextField(required=False, max_length=300, help_text="key:value")
+    label = TextField(required=False, max_length=300, help_text="key:value")  # type: ignore[assignment]
     workflow = WorkflowField(required=False)
     note = TextField(required=False, allow_blank=True, max_length=500, default="")
 

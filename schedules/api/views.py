@@ -25,14 +25,14 @@ from schedules import history, lifecycle
 from schedules.api import timing_fields
 from schedules.api.filters import ScheduleFilter
 from schedules.api.serializers import (
-    ScheduleBulkResultSerializer,
-    ScheduleBulkSerializer,
     CloneSerializer,
     HistorySerializer,
     PauseSerializer,
     PreviewRequestSerializer,
     PreviewSerializer,
     ResumeSerializer,
+    ScheduleBulkResultSerializer,
+    ScheduleBulkSerializer,
     ScheduleSerializer,
     ScheduleVersionSerializer,
     StatsSerializer,
@@ -48,7 +48,7 @@ from schedules.specs import calendar_names
 from schedules.states import CatchUpPolicy, FireOutcome, OverlapPolicy
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
-from scheduling_project.common.errors import DomainError, InvalidInput
+from scheduling_project.common.errors import DomainError, InvalidInput, NotFound
 from scheduling_project.common.pagination import NewestFirstPagination
 
 #: What PUT makes of fields that it does not name.
@@ -289,12 +289,8 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
     # ── Parts ──
 
     def _existing(self) -> UUID:
-        self.filterset_class, kept = None, self.filterset_class
-        try:
-            found: UUID = self.get_object().pk
-        finally:
-            self.filterset_class = kept
-        return found
+        """The schedule's id, looked up without the filters (which are those of its executions here)."""
+        return lifecycle.get(_id(self.kwargs["id"])).pk
 
     def _answer(self, schedule_id: UUID, *, status: int = 200) -> Response:
         schedule = Schedule.objects.select_related("workflow", "version").get(pk=schedule_id)
@@ -325,6 +321,13 @@ def _domain_values(given: dict[str, Any], base: dict[str, Any] | None) -> dict[s
     elif base is None:
         values["spec"] = {}
     return values
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(f"There is no schedule {text[:50]}.") from None
 
 
 def _pinned(spec: dict[str, Any]) -> dict[str, Any]:
