@@ -147,6 +147,12 @@ def reconcile(*, using: str = "default") -> Reconciled:
     """Make all rows what they should be: create missing ones, correct others, delete what belongs to no schedule."""
     done = Reconciled(housekeeping=keep_housekeeping(using=using))
     schedules = Schedule.objects.using(using)
+    if not enabled():
+        schedules.filter(periodic_task__isnull=False).update(periodic_task=None)
+    # Strays first: a row that lost its schedule still has the name that the new one needs.
+    strays = PeriodicTask.objects.using(using).filter(task=FIRE, workflow_schedule__isnull=True)
+    with transaction.atomic(using=using):
+        done.deleted = drop(strays.values_list("pk", flat=True), using=using)
     if enabled():
         every = schedules.select_related("version").order_by("pk").iterator(chunk_size=CHUNK)
         while chunk := list(islice(every, CHUNK)):
@@ -154,12 +160,6 @@ def reconcile(*, using: str = "default") -> Reconciled:
                 created, updated = keep(chunk, using=using)
             done.created += created
             done.updated += updated
-        strays = PeriodicTask.objects.using(using).filter(task=FIRE, workflow_schedule__isnull=True)
-    else:
-        schedules.filter(periodic_task__isnull=False).update(periodic_task=None)
-        strays = PeriodicTask.objects.using(using).filter(task=FIRE)
-    with transaction.atomic(using=using):
-        done.deleted = drop(strays.values_list("pk", flat=True), using=using)
     return done
 
 
