@@ -20,7 +20,7 @@ from execution.expressions import ExpressionError, Reference, Template
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan, seconds
 from execution.queue import Claim, Ending, Finished, Hint
-from execution.states import AttemptState, StepState, WaitingFor
+from execution.states import AttemptState, ExecutionState, StepState, WaitingFor
 
 
 def ending_of(
@@ -110,22 +110,28 @@ def follow(
     execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None = None, using: str | None = None
 ) -> None:
     """Everything that a finishing statement leaves to decide. The execution's row is held by now."""
-    hints = [*finished.ready, *([finished.next_item] if finished.next_item else [])]
-    dispatch.publish_on_commit(hints, using=using)
+    _follow(execution_id, plan, finished, now=now, using=using)
     if finished.ripe:
         decide_ripe(execution_id, plan, now=now, using=using)
+
+
+def _follow(execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None, using: str | None) -> None:
+    """`follow`, but for the successors that wait for a decision."""
+    hints = [*finished.ready, *([finished.next_item] if finished.next_item else [])]
+    dispatch.publish_on_commit(hints, using=using)
     if finished.parent_id is not None and finished.parent_items_open == 0:
         _fan_in(execution_id, finished.parent_id, plan, now=now)
     if finished.frees:
         signals.announce_freed(using=using)
-    if finished.execution_state is not None:
-        if finished.execution_state == "succeeded" and plan.output is not None:
-            _keep_output(execution_id, plan.output, now=now, using=using)
-        signals.announce_finished(execution_id, finished.execution_state, using=using)
+    state = finished.execution_state
+    if state is not None:
+        if state == ExecutionState.SUCCEEDED and plan.output is not None:
+            state = _keep_output(execution_id, plan.output, now=now, using=using)
+        signals.announce_finished(execution_id, state, using=using)
 
 
 def decide_ripe(execution_id: UUID, plan: Plan, *, now: datetime | None = None, using: str | None = None) -> None:
-    """Decide about every step run whose needs are met, until nothing more follows."""
+    """Decide about every step run whose needs are met, until nothing more follows (a loop: chains may be long)."""
     held = queue.hold(execution_id, using=using)
     if held is None:
         return
@@ -191,11 +197,12 @@ def execution_facts(held: Any) -> dict[str, Any]:
 def _settle_ripe(
     step_run_id: UUID, execution_id: UUID, plan: Plan, ending: Ending, *, now: datetime | None, using: str | None
 ) -> None:
+    """End a step run that is being decided about; what its end makes ripe is for the caller's loop."""
     finished = queue.settle(
         step_run_id, execution_id=execution_id, leaving=[StepState.WAITING], ending=ending, now=now, using=using
     )
     if finished is not None:
-        follow(execution_id, plan, finished, now=now, using=using)
+        _follow(execution_id, plan, finished, now=now, using=using)
 
 
 def _fail_ripe(
@@ -256,8 +263,9 @@ def _fan_out(
 def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | None) -> None:
     """The last item has ended: so does the step, with its items' results as far as they fit the payload cap."""
     results = queue.item_results(parent_id)
-    failed = sum(1 for state, _ in results if state != StepState.SUCCEEDED)
-    output: dict[str, Any] = {"count": len(results), "succeeded": len(results) - failed, "failed": failed}
+    failed = sum(1 for state, _ in results if state == StepState.FAILED)
+    succeeded = sum(1 for state, _ in results if state == StepState.SUCCEEDED)  # others were skipped
+    output: dict[str, Any] = {"count": len(results), "succeeded": succeeded, "failed": failed}
     if sum(len(data or "null") for _, data in results) <= settings.WORKFLOW_MAX_PAYLOAD_BYTES:
         output["results"] = [engine.load_json(data) for _, data in results]
     else:
@@ -272,10 +280,13 @@ def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | 
         output=output,
         has_output=True,
     )
-    _settle_ripe(parent_id, execution_id, plan, ending, now=now, using=None)
+    finished = queue.settle(parent_id, execution_id=execution_id, leaving=[StepState.WAITING], ending=ending, now=now)
+    if finished is not None:
+        follow(execution_id, plan, finished, now=now)
 
 
-def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, using: str | None) -> None:
+def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, using: str | None) -> ExecutionState:
+    """Store what the execution returns; the state that it ends in."""
     held = queue.hold(execution_id, using=using)
     try:
         value = output.render(
@@ -283,6 +294,8 @@ def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, 
         )
     except ExpressionError as error:
         reason = f"output: {error}"
-        queue.fail_output(execution_id, reason=reason, fingerprint=fingerprint("ExpressionError", reason, ""), now=now)
-    else:
-        queue.keep_execution_output(execution_id, value)
+        mark = fingerprint("ExpressionError", reason, "")
+        queue.fail_output(execution_id, reason=reason, fingerprint=mark, now=now, using=using)
+        return ExecutionState.FAILED
+    queue.keep_execution_output(execution_id, value, using=using)
+    return ExecutionState.SUCCEEDED

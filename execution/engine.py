@@ -75,6 +75,11 @@ def now(*, using: str | None = None) -> datetime:
     return instant.astimezone(UTC)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether Postgres is there and will never take this value (SQLSTATE classes 22, data, and 54, limits)."""
+    return str(getattr(error.__cause__, "sqlstate", None))[:2] in {"22", "54"}
+
+
 def close() -> None:
     """Drop this thread's engine connection; the next statement opens a new one."""
     connections[alias()].close()

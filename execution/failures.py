@@ -14,20 +14,22 @@ from execution.steps.http import HttpError
 from execution.steps.task import RetryAsked
 
 MAX_TEXT = 20_000  # characters of a message or traceback that are kept
+MAX_NAME = 300  # characters of a class path
 
 
 def failure_of(error: BaseException) -> Failure:
     """The names a policy can know the error by, and what its raiser asked for."""
     if isinstance(error, Snooze):
-        return Failure(("snooze",), message_of(error), retry_after=error.seconds, asked="snooze")
+        return Failure(("snooze",), message_of(error), retry_after=_seconds(error.seconds), asked="snooze")
     if isinstance(error, RetryAsked):
-        cause = error.cause if error.cause is not None else error
+        cause = shown(error)
         return Failure(
             class_names(cause),
-            message_of(error),
+            message_of(cause),
             retry_after=error.delay,
             asked="retry",
             max_attempts=error.max_attempts,
+            task_attempts=error.task_attempts,
         )
     if isinstance(error, Reject):
         requeue = bool(getattr(error, "requeue", False))
@@ -54,14 +56,23 @@ def failure_of(error: BaseException) -> Failure:
 
 def class_names(error: BaseException) -> tuple[str, ...]:
     """The class paths of an error, its own first, as `retry_on` may list them."""
-    return tuple(path_of(cls) for cls in type(error).__mro__ if issubclass(cls, BaseException))
+    return tuple(storable(path_of(cls))[:MAX_NAME] for cls in type(error).__mro__ if issubclass(cls, BaseException))
+
+
+def shown(error: BaseException) -> BaseException:
+    """The error that people are to see: behind `self.retry(exc=…)` that is the one it was called for."""
+    return error.cause if isinstance(error, RetryAsked) and error.cause is not None else error
+
+
+def _seconds(asked: object) -> float:
+    return float(asked) if isinstance(asked, int | float) else 0.0
 
 
 def message_of(error: BaseException) -> str:
     """The error's text; other people's ``__str__`` may itself fail, and NUL cannot be stored."""
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001 - a handler's error class is other people's code
+    except BaseException as broken:  # noqa: BLE001 - an error class is other people's code, and may even exit
         text = f"<its __str__ raised {type(broken).__name__}>"
     return storable(text)
 
@@ -70,7 +81,7 @@ def traceback_of(error: BaseException) -> str:
     """The traceback as text, its end kept when it is too long."""
     try:
         lines = tracebacks.format_exception(error, limit=-50)
-    except Exception as broken:  # noqa: BLE001 - formatting calls the error's own methods
+    except BaseException as broken:  # noqa: BLE001 - formatting calls the error's own methods
         lines = [f"<its traceback could not be formatted: {type(broken).__name__}>"]
     return storable("".join(lines))
 

@@ -11,6 +11,7 @@ from execution import patterns, priority
 from execution.expressions import Template, compile_template
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+LONGEST = 365 * UNITS["d"]  # seconds; no sleep and no approval takes longer
 
 #: Kinds that a worker performs; the others end by themselves (timer, decision, child).
 WORKER_KINDS = frozenset({"task", "http"})
@@ -144,7 +145,11 @@ def seconds(duration: object) -> float:
         ValueError: naming the value and the rule.
     """
     if isinstance(duration, int | float) and not isinstance(duration, bool) and duration >= 0:
-        return float(duration)
-    if isinstance(duration, str) and duration[-1:] in UNITS and duration[:-1].replace(".", "", 1).isdecimal():
-        return float(duration[:-1]) * UNITS[duration[-1]]
-    raise ValueError(f"{duration!r} is not a duration: seconds, or a number with s, m, h or d")
+        found = float(min(duration, 2 * LONGEST))
+    elif isinstance(duration, str) and duration[-1:] in UNITS and duration[:-1].replace(".", "", 1).isdecimal():
+        found = float(duration[:-1]) * UNITS[duration[-1]]
+    else:
+        raise ValueError(f"{duration!r:.100} is not a duration: seconds, or a number with s, m, h or d")
+    if found > LONGEST:
+        raise ValueError(f"{duration!r:.100} is longer than 365 days")
+    return found

@@ -48,7 +48,10 @@ class _Keeper(threading.Thread):
         self.telling = threading.Lock()
 
     def stop(self) -> None:
-        with self.telling:  # not between the decision to tell the step's thread and the telling
+        try:
+            with self.telling:  # not between the decision to tell the step's thread and the telling
+                self.over.set()
+        finally:  # told at the last moment: the news is raised right here, and the step has ended all the same
             self.over.set()
 
     def run(self) -> None:

@@ -8,11 +8,11 @@ from datetime import datetime
 
 from django.conf import settings
 
-from execution import advance, engine, queue, runner
+from execution import advance, engine, queue, runner, signals
 from execution.plans import plan_by_id
 from execution.queue import Expired
 from execution.retry import Decision, Failure, RetryDecision, decide
-from execution.states import AttemptState, StepState
+from execution.states import AttemptState, ExecutionState, StepState
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -171,7 +171,9 @@ def cancel_overdue(*, now: datetime | None = None) -> int:
     """Cancel open executions past their deadline. Returns how many."""
     cancelled = 0
     for execution_id in queue.overdue(limit=BATCH, now=now):
-        cancelled += queue.cancel(execution_id, reason="its deadline has passed", now=now)
+        if queue.cancel(execution_id, reason="its deadline has passed", now=now):
+            signals.announce_finished(execution_id, ExecutionState.CANCELLED.value)
+            cancelled += 1
     return cancelled
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
@@ -29,7 +31,7 @@ def parse(value: object) -> int:
     raise ValueError(f"{value!r} is not a priority: a whole number 0 (first) to 9, or {', '.join(NAMES)}")
 
 
-def field(**options: object) -> models.PositiveSmallIntegerField[int, int]:
+def field(**options: Any) -> models.PositiveSmallIntegerField[int, int]:
     """A model field that holds a priority."""
     return models.PositiveSmallIntegerField(
         default=NORMAL, validators=VALIDATORS, help_text="0 (first) to 9; normal is 6", **options

@@ -54,6 +54,7 @@ class Claim:
 
     @property
     def idempotency_key(self) -> str:
+        """The same for every attempt; handed to the step so that its effects can be made once."""
         key = f"{self.execution_id}:{self.name}"
         return key if self.item_index is None else f"{key}:{self.item_index}"
 
@@ -211,6 +212,8 @@ class Finished:
 # (or the waiting state), and the execution's row is locked before, so whoever comes second re-reads a changed row.
 # Race: two siblings that finish at once: both lower the successor's counter, one after the other, and the one that
 # sees it reach zero queues it. The execution's end works by the same counter.
+# Race: two items of a bounded fan-out that end at once: each frees a waiting one. Locking it re-reads it, so the
+# second passes over what the first has just freed (a plain subquery would find it again and free nothing).
 # The dead letter is part of the statement: no crash can come between a failure and its letter. A letter that is
 # being redriven is reopened by the next failure and resolved by success.
 FINISH = f"""
@@ -277,14 +280,15 @@ held AS MATERIALIZED (
     SET items_open = p.items_open - 1, items_failed = p.items_failed + %(failed)s::int
     FROM fenced WHERE p.id = fenced.parent_id
     RETURNING p.id, p.items_open
+), next AS MATERIALIZED (
+    SELECT i.id FROM execution_steprun i, fenced
+    WHERE i.parent_id = fenced.parent_id AND i.state = 'waiting' AND i.waiting_for = 'needs'
+    ORDER BY i.item_index LIMIT 1 FOR NO KEY UPDATE OF i
 ), item AS (
     UPDATE execution_steprun s
     SET state = 'queued', waiting_for = NULL, needs_open = 0, available_at = clock.now, dispatched_at = clock.now,
         dispatches = 1
-    FROM clock
-    WHERE s.id = (SELECT i.id FROM execution_steprun i JOIN fenced ON i.parent_id = fenced.parent_id
-                  WHERE i.state = 'waiting' AND i.waiting_for = 'needs' ORDER BY i.item_index LIMIT 1)
-      AND s.state = 'waiting'
+    FROM clock, next WHERE s.id = next.id
     RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
 ), ended AS (
     UPDATE execution_execution e
@@ -326,6 +330,7 @@ FINISH_WAITING = FINISH.format(guard="s.state = ANY(%(leaving)s::text[]) AND s.l
 
 
 def ending_params(ending: Ending) -> dict[str, Any]:
+    """The members of an ending as the finishing statements bind them."""
     return {
         "state": ending.state.value,
         "attempt_state": ending.attempt_state.value,
@@ -350,6 +355,7 @@ def ending_params(ending: Ending) -> dict[str, Any]:
 
 
 def finished_of(row: Any | None) -> Finished | None:
+    """What a finishing statement returned; None for no row."""
     if row is None:
         return None
     return Finished(
@@ -722,6 +728,8 @@ def unmark(step_run_ids: Sequence[UUID]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
+    """One life of the broker: its id, and how many sweeps have seen it."""
+
     epoch: UUID
     counter: int
 
@@ -742,6 +750,7 @@ WHERE execution_brokerepoch.epoch = excluded.epoch
 
 
 def remember_epoch(epoch: UUID, counter: int) -> None:
+    """Keep the counter of the broker's known life, or its first one."""
     engine.fetch_all(REMEMBER_EPOCH, {"epoch": epoch, "counter": counter})
 
 
@@ -909,17 +918,24 @@ ON CONFLICT (execution_id) DO UPDATE SET data = excluded.data
 """
 
 
-def keep_execution_output(execution_id: UUID, output: Any) -> None:
+def keep_execution_output(execution_id: UUID, output: Any, *, using: str | None = None) -> None:
     """Store what an execution returns."""
-    engine.fetch_all(KEEP_OUTPUT, {"id": execution_id, "data": engine.dump_json(output)})
+    engine.fetch_all(KEEP_OUTPUT, {"id": execution_id, "data": engine.dump_json(output)}, using=using)
 
 
-# The execution's own last step: its steps succeeded, but what it was to return could not be made of them.
+# The execution's own last step: its steps succeeded, but what it was to return could not be made of them. What the
+# finishing statement of the same transaction said of its success is corrected before anybody can read it.
 FAIL_OUTPUT = f"""
 WITH {CLOCK},
 failed AS (
     UPDATE execution_execution SET state = 'failed', failed_steps = failed_steps + 1, state_reason = %(reason)s::text
-    WHERE id = %(id)s::uuid AND state = 'succeeded' RETURNING id, workflow_id
+    WHERE id = %(id)s::uuid AND state = 'succeeded' RETURNING id, workflow_id, source_kind
+), told AS (
+    UPDATE execution_news n SET data = jsonb_build_object('state', 'failed') FROM failed
+    WHERE n.execution_id = failed.id
+), redriven AS (
+    UPDATE execution_deadletter d SET state = 'open', decided_at = NULL FROM failed
+    WHERE failed.source_kind = 'redrive' AND d.redrive_execution_id = failed.id AND d.state = 'resolved'
 )
 INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
     traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
@@ -930,7 +946,9 @@ SET state = 'open', error = excluded.error
 """
 
 
-def fail_output(execution_id: UUID, *, reason: str, fingerprint: str, now: datetime | None = None) -> None:
+def fail_output(
+    execution_id: UUID, *, reason: str, fingerprint: str, now: datetime | None = None, using: str | None = None
+) -> None:
     """Turn an execution whose output cannot be evaluated into a failed one with a dead letter, before the commit."""
     params = {
         "id": execution_id,
@@ -939,7 +957,7 @@ def fail_output(execution_id: UUID, *, reason: str, fingerprint: str, now: datet
         "fingerprint": fingerprint,
         "now": now,
     }
-    engine.fetch_all(FAIL_OUTPUT, params)
+    engine.fetch_all(FAIL_OUTPUT, params, using=using)
 
 
 DUE_TIMERS = f"""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from celery.utils.time import get_exponential_backoff_interval
 
 UNLIMITED = 1_000_000  # Celery's ``max_retries=None``
+MAX_DELAY = 31_536_000.0  # seconds; nobody's wish for later reaches further than a year
 
 POLICY_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -54,10 +55,10 @@ class Policy:
     @classmethod
     def of(cls, options: Mapping[str, Any], *, origin: str) -> Policy:
         """A policy from its JSON form, which `POLICY_SCHEMA` has accepted."""
-        return cls(
-            **{name: tuple(value) if name in {"retry_on", "give_up_on"} else value for name, value in options.items()},
-            origin=origin,
-        )
+        values: dict[str, Any] = {
+            name: tuple(value) if name in {"retry_on", "give_up_on"} else value for name, value in options.items()
+        }
+        return cls(**values, origin=origin)
 
     def as_json(self) -> dict[str, Any]:
         """For people: the effective policy and where it came from."""
@@ -84,6 +85,7 @@ class Failure:
     ``503`` and ``5xx``, ``timeout``, ``connection``, ``worker_death``.
     `retry_after`: seconds that the step's own code or the server asked for, None where nobody did.
     `asked`: what the step's code asked for itself (`self.retry()`, `Ignore`, `Reject`, snooze), else None.
+    `max_attempts`: the limit that came with that wish; `task_attempts`: the task's own, where no policy was stated.
     """
 
     names: tuple[str, ...]
@@ -91,6 +93,7 @@ class Failure:
     retry_after: float | None = None
     asked: Literal["retry", "snooze", "ignore", "fail"] | None = None
     max_attempts: int | None = None
+    task_attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def should_retry(policy: Policy, failure: Failure, *, failures: int) -> tuple[bo
     name = failure.names[0] if failure.names else "failure"
     if failure.asked == "fail":
         return False, "the step asked to be rejected"
-    limit = policy.max_attempts if failure.max_attempts is None else failure.max_attempts
+    limit = _limit(policy, failure)
     if failure.asked != "retry":
         if any(listed in failure.names for listed in policy.give_up_on):
             return False, f"{name} is in give_up_on"
@@ -139,6 +142,14 @@ def should_retry(policy: Policy, failure: Failure, *, failures: int) -> tuple[bo
     if failures >= limit:
         return False, f"attempt {failures} of {limit} was the last" if limit > 1 else "the policy allows one attempt"
     return True, f"attempt {failures} of {limit} failed with {name}" if limit < UNLIMITED else f"failed with {name}"
+
+
+def _limit(policy: Policy, failure: Failure) -> int:
+    if failure.max_attempts is not None:
+        return failure.max_attempts
+    if failure.task_attempts is not None and policy.origin in {"task", "none"}:
+        return failure.task_attempts
+    return policy.max_attempts
 
 
 def calculate_retry_delay(policy: Policy, *, failures: int) -> float:
@@ -177,12 +188,16 @@ def decide(policy: Policy, failure: Failure, *, failures: int, now: datetime) ->
     A delay that the step or the server asked for is honoured before the policy's own.
     """
     if failure.asked == "snooze":
-        delay = failure.retry_after or 0.0
-        return RetryDecision(Decision.SNOOZE, failure.message, now + timedelta(seconds=delay), policy)
+        return RetryDecision(Decision.SNOOZE, failure.message, _later(now, failure.retry_after or 0.0), policy)
     if failure.asked == "ignore":
         return RetryDecision(Decision.CANCEL, failure.message or "the step asked to be ignored", None, policy)
     again, reason = should_retry(policy, failure, failures=failures)
     if not again:
         return RetryDecision(Decision.FAIL, reason, None, policy)
     delay = calculate_retry_delay(policy, failures=failures) if failure.retry_after is None else failure.retry_after
-    return RetryDecision(Decision.RETRY, reason, now + timedelta(seconds=delay), policy)
+    return RetryDecision(Decision.RETRY, reason, _later(now, delay), policy)
+
+
+def _later(now: datetime, delay: float) -> datetime:
+    """`now` plus `delay` seconds, whatever number somebody's code asked for (negative, infinite, not a number)."""
+    return now + timedelta(seconds=max(0.0, min(delay, MAX_DELAY)) if delay == delay else 0.0)

@@ -7,6 +7,7 @@ row change under the lease token; the worker goes on.
 from __future__ import annotations
 
 import enum
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +16,10 @@ from uuid import UUID
 
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
-from django.db import close_old_connections, connections
+from django.db import DataError, close_old_connections, connections
 
 from execution import advance, engine, lease, queue, step_tasks
-from execution.failures import failure_of, message_of, storable, traceback_of
+from execution.failures import failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
 from execution.plans import plan_by_id
@@ -32,6 +33,7 @@ from scheduling_project.common.logs import get_logger
 log = get_logger(__name__)
 
 COMMIT_RETRY_SECONDS = 0.5
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # in JSON text: an escape that is not itself escaped
 
 
 class Outcome(enum.StrEnum):
@@ -53,7 +55,7 @@ class Report:
     outcome: Outcome
     message: str = ""
     at: datetime | None = None
-    error: BaseException | None = None
+    error: str = ""
 
 
 def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit: bool = False) -> Report:
@@ -149,20 +151,24 @@ def check_output(output: Any) -> None:
     """
     try:
         text = engine.dump_json(output)
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise OutputNotKept("the output holds half a surrogate pair, which is no text") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise OutputNotKept(f"the output is not JSON: {error}") from None
-    if len(text) > settings.WORKFLOW_MAX_PAYLOAD_BYTES:
-        size = settings.WORKFLOW_MAX_PAYLOAD_BYTES
-        raise OutputNotKept(f"the output is {len(text)} characters of JSON; at most {size} are kept")
-    if "\\u0000" in text or storable(text[-1:]) != text[-1:]:
+    if size > settings.WORKFLOW_MAX_PAYLOAD_BYTES:
+        limit = settings.WORKFLOW_MAX_PAYLOAD_BYTES
+        raise OutputNotKept(f"the output is {size} bytes of JSON; at most {limit} are kept")
+    if _NUL.search(text):
         raise OutputNotKept("the output holds a NUL character, which Postgres cannot keep")
 
 
 def _abandon_transaction() -> None:
-    """A step that left a transaction open on the default connection must not leak it into the next one."""
-    connection = connections["default"]
-    if connection.connection is not None and connection.in_atomic_block and engine.alias() != "default":
-        connection.close()
+    """A step that left a transaction open must not leak it into the next one: its connection is replaced."""
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block and engine.alias() not in {"default", connection.alias}:
+            connection.close()
+            del connections[connection.alias]  # a closed one would remember for good that it is in a block
     close_old_connections()
 
 
@@ -172,7 +178,14 @@ def _report(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> 
     while True:
         try:
             return _write(claim, plan, step, performed)
-        except engine.DatabaseAway as error:
+        except SoftTimeLimitExceeded:
+            engine.close()  # too late: the step's own code has ended, and only the statement was interrupted
+        except (*engine.DatabaseAway, DataError) as error:
+            if engine.is_refusal(error):
+                if performed.error is not None:
+                    raise  # nothing of ours is refused: left to the rescuer, which ends it after some attempts
+                performed.error = OutputNotKept(f"Postgres cannot keep the output: {error}")
+                continue
             engine.close()
             if time.monotonic() > give_up_at:
                 log.error("step.outcome_not_written", step_run_id=str(claim.id), error=str(error))
@@ -210,16 +223,17 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
     error = performed.error
     assert error is not None
     decision = decide(policy_for(claim, plan, step), failure, failures=claim.failures + 1, now=engine.now())
-    shown = error.cause if getattr(error, "cause", None) is not None else error
+    name = type(shown(error)).__name__
+    described = f"{name}: {failure.message}"
     details = {
-        "error_type": failure.names[0] if failure.asked in {"snooze"} else type(shown).__name__,
+        "error_type": name,
         "error": failure.message,
         "traceback": "" if decision.decision is Decision.SNOOZE else traceback_of(error),
         "decision": decision.as_json(),
     }
     match decision.decision:
         case Decision.RETRY | Decision.SNOOZE:
-            return _again(claim, decision, details, error)
+            return _again(claim, decision, details, described)
         case Decision.CANCEL:
             ending = advance.ending_of(
                 plan,
@@ -241,9 +255,9 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
             )
             outcome = Outcome.FAILED
     if advance.conclude(claim, plan, ending) is None:
-        return _not_held(claim, ending.state, Report(outcome, failure.message, error=error))
+        return _not_held(claim, ending.state, Report(outcome, failure.message, error=described))
     log.warning(f"step.{outcome}", step_run_id=str(claim.id), label=claim.label, reason=decision.reason)
-    return Report(outcome, failure.message, error=error)
+    return Report(outcome, failure.message, error=described)
 
 
 def failed_ending(
@@ -272,7 +286,7 @@ def failed_ending(
     )
 
 
-def _again(claim: Claim, decision: RetryDecision, details: dict[str, Any], error: BaseException) -> Report:
+def _again(claim: Claim, decision: RetryDecision, details: dict[str, Any], described: str) -> Report:
     retry = decision.decision is Decision.RETRY
     written = queue.reschedule(
         claim.id,
@@ -284,7 +298,7 @@ def _again(claim: Claim, decision: RetryDecision, details: dict[str, Any], error
         charged=retry,
         **details,
     )
-    report = Report(Outcome.RETRY if retry else Outcome.SNOOZED, decision.reason, at=decision.at, error=error)
+    report = Report(Outcome.RETRY if retry else Outcome.SNOOZED, decision.reason, at=decision.at, error=described)
     if not written:
         return _not_held(claim, StepState.RETRYABLE if retry else StepState.QUEUED, report)
     log.info(f"step.{report.outcome}", step_run_id=str(claim.id), label=claim.label, at=decision.as_json()["at"])

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import celery
 from celery import shared_task
@@ -19,6 +19,9 @@ from django.conf import settings
 from execution.retry import UNLIMITED, Policy
 
 MARK = "workflow_step"
+
+
+Task = celery.Task[Any, Any]
 
 
 def step_task(*args: Any, **options: Any) -> Any:
@@ -31,30 +34,30 @@ def step_task(*args: Any, **options: Any) -> Any:
     ``retry_jitter`` become the step's default retry policy.
     """
     if len(args) == 1 and callable(args[0]) and not options:
-        return shared_task(**{MARK: True})(args[0])
-    return shared_task(*args, **{MARK: True, **options})
+        return cast(Any, shared_task)(**{MARK: True})(args[0])
+    return cast(Any, shared_task)(*args, **{MARK: True, **options})
 
 
-def is_allowed(task: celery.Task) -> bool:
+def is_allowed(task: Task) -> bool:
     """Whether workflows may call this task."""
     if getattr(task, MARK, False):
         return True
     return any(fnmatch.fnmatchcase(task.name, pattern) for pattern in settings.WORKFLOW_TASKS)
 
 
-def find(name: str) -> celery.Task | None:
+def find(name: str) -> Task | None:
     """The task of that name that may be a step, or None."""
     task = _tasks().get(name)
     return task if task is not None and is_allowed(task) else None
 
 
 @cache
-def _tasks() -> Mapping[str, celery.Task]:
+def _tasks() -> Mapping[str, Task]:
     """The registry, after every app's tasks are imported. Once: Celery's import signal sets Django up again and runs
     its checks, which takes longer than a step."""
     app = celery.current_app
     app.loader.import_default_modules()
-    tasks: Mapping[str, celery.Task] = app.tasks
+    tasks: Mapping[str, Task] = app.tasks
     return tasks
 
 
@@ -77,17 +80,17 @@ def available() -> list[Description]:
     ]
 
 
-def body_of(task: celery.Task) -> Callable[..., Any]:
+def body_of(task: Task) -> Callable[..., Any]:
     """The task's function without Celery's autoretry wrapper: what is retried is decided by `execution.retry`."""
     body: Callable[..., Any] = getattr(task, "_orig_run", task.run)
     return body
 
 
-def _signature(task: celery.Task) -> inspect.Signature:
+def _signature(task: Task) -> inspect.Signature:
     return inspect.signature(body_of(task))
 
 
-def check_arguments(task: celery.Task, arguments: dict[str, Any]) -> str:
+def check_arguments(task: Task, arguments: dict[str, Any]) -> str:
     """Why the task cannot be called with these keyword arguments; empty when it can."""
     try:
         _signature(task).bind(**arguments)
@@ -96,23 +99,26 @@ def check_arguments(task: celery.Task, arguments: dict[str, Any]) -> str:
     return ""
 
 
-def policy_of(task: celery.Task) -> Policy | None:
+def policy_of(task: Task) -> Policy | None:
     """The policy in a task's own autoretry options; None where it has no ``autoretry_for``."""
     exceptions = tuple(getattr(task, "autoretry_for", ()))
     if not exceptions:
         return None
     options = getattr(task, "retry_kwargs", {})
-    retries = options.get("max_retries", task.max_retries)
+    retries = options.get("max_retries")
+    if retries is None:
+        retries = task.max_retries
     backoff = float(getattr(task, "retry_backoff", False))
     if backoff:
-        first = max(1.0, backoff)  # as Celery's wrapper does: True is 1 s
+        first = float(int(max(1.0, backoff)))  # as Celery's wrapper does: True is 1 s, 2.5 is 2 s
     else:
-        first = float(options.get("countdown", task.default_retry_delay))
+        countdown = options.get("countdown")
+        first = float(task.default_retry_delay if countdown is None else countdown)
     return Policy(
         max_attempts=UNLIMITED if retries is None else int(retries) + 1,
         backoff=first,
         factor=2.0 if backoff else 1.0,
-        backoff_max=float(getattr(task, "retry_backoff_max", 600)) if backoff else first,
+        backoff_max=float(int(getattr(task, "retry_backoff_max", 600))) if backoff else first,
         jitter=bool(getattr(task, "retry_jitter", True)) if backoff else False,
         retry_on=tuple(path_of(exception) for exception in exceptions),
         give_up_on=tuple(path_of(exception) for exception in getattr(task, "dont_autoretry_for", ())),

@@ -16,12 +16,14 @@ from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
 
+_door: Any = shared_task  # its stubs do not know `Request`
+
 
 class StepFailed(Exception):
     """A step failed for good. Raised after its outcome is committed, so that Celery's events show FAILURE."""
 
 
-@shared_task(
+@_door(  # type: ignore[untyped-decorator]
     bind=True,
     name="execution.run_step",
     acks_late=False,
@@ -49,13 +51,12 @@ def _tell_celery(report: Report) -> None:
         case Outcome.RETRY | Outcome.SNOOZED:
             raise Retry(message=report.message, exc=_shown(report), when=report.at)
         case Outcome.FAILED:
-            raise StepFailed(f"{type(report.error).__name__}: {report.message}") from None
+            raise _shown(report) from None
 
 
 def _shown(report: Report) -> StepFailed:
     """An exception that can be pickled, whatever the step raised."""
-    cause = getattr(report.error, "cause", None) or report.error
-    return StepFailed(f"{type(cause).__name__}: {report.error and str(report.error)}"[:2_000])
+    return StepFailed(report.error[:2_000])
 
 
 def process_name(task: Task[Any, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from execution import queue
+from execution import engine, queue
+from scheduling_project.common.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class Snooze(Exception):
@@ -42,9 +44,13 @@ class StepContext:
     lost: bool = field(default=False)
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Show how far this attempt has come (kept with the attempt)."""
+        """Show how far this attempt has come (kept with the attempt); an absent Postgres does not disturb the step."""
         self.check()
-        queue.note_progress(self.token, {"done": done, "total": total, "note": note[:500]})
+        try:
+            queue.note_progress(self.token, {"done": done, "total": total, "note": note[:500]})
+        except engine.DatabaseAway as error:
+            log.warning("step.progress_not_kept", step_run_id=str(self.step_run_id), error=str(error))
+            engine.close()
 
     def check(self) -> None:
         """Raise `LeaseLost` once the engine has learned that this attempt's outcome is no longer wanted."""
@@ -60,10 +66,11 @@ def current() -> StepContext | None:
     return _current.get()
 
 
-def enter(context: StepContext) -> Any:
+def enter(context: StepContext) -> Token[StepContext | None]:
     """Make `context` current; give the result to `leave`."""
     return _current.set(context)
 
 
-def leave(mark: Any) -> None:
+def leave(mark: Token[StepContext | None]) -> None:
+    """Make current again what was before `enter`."""
     _current.reset(mark)

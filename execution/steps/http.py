@@ -9,20 +9,25 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 from django.conf import settings
-from django.utils import timezone
 
 from execution.graph import StepPlan
 from execution.queue import Claim
 from execution.steps.context import GiveUp
 
-DEFAULT_TIMEOUT = 30.0  # seconds, where the step states none
+DEFAULT_TIMEOUT = 30.0  # seconds for the whole request, where the step states none
 MAX_RETRY_AFTER = 86_400.0  # seconds; a server cannot park a step for longer
+#: NAT64 (RFC 6052, RFC 8215) and the deprecated IPv4-compatible addresses (RFC 4291, section 2.5.5.1).
+WITH_IPV4_AT_THE_END = [ipaddress.IPv6Network(prefix) for prefix in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class HttpError(Exception):
@@ -44,18 +49,21 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
     Raises:
         HttpError: an unexpected status.
         httpx.TimeoutException, httpx.TransportError: no answer in time, or no connection.
-        GiveUp: the URL is not an absolute http(s) URL, or its host resolves to a refused address.
+        GiveUp: the URL is not an absolute http(s) URL, its host resolves to a refused address, or the answer is
+            longer than outputs may be.
     """
-    url, headers = _pin(httpx.URL(argument["url"]))
+    asked = _absolute(argument["url"])
     timeout = step.timeout if step.timeout is not None else DEFAULT_TIMEOUT
-    headers |= {"Idempotency-Key": claim.idempotency_key, **argument.get("headers", {})}
-    extensions = {"sni_hostname": httpx.URL(argument["url"]).host} if url.scheme == "https" else {}
+    deadline = time.monotonic() + timeout
+    headers = httpx.Headers({"Host": asked.netloc.decode("ascii"), "Idempotency-Key": claim.idempotency_key})
+    headers.update(argument.get("headers", {}))
+    extensions = {"sni_hostname": asked.raw_host.decode("ascii")} if asked.scheme == "https" else {}
     limit = settings.WORKFLOW_MAX_PAYLOAD_BYTES
     with (
         httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False) as client,
         client.stream(
             argument.get("method", "GET"),
-            url,
+            _pin(asked),
             headers=headers,
             params=argument.get("query"),
             json=argument.get("json"),
@@ -68,7 +76,9 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
             content += chunk
             if len(content) > limit:
                 raise GiveUp(f"the response is longer than the {limit} bytes that are kept")
-    text = bytes(content).decode(response.encoding or "utf-8", errors="replace")
+            if time.monotonic() > deadline:  # httpx bounds each read, and a slow sender needs many
+                raise httpx.ReadTimeout(f"the response took longer than {timeout:g} s")
+    text = _text(bytes(content), response.encoding)
     if not _expected(response.status_code, argument.get("expect", ["2xx"])):
         raise HttpError(response.status_code, text, retry_after=_retry_after(response.headers))
     return {"status": response.status_code, "headers": dict(response.headers), "body": _decode(response, text)}
@@ -78,11 +88,18 @@ def _expected(status: int, patterns: list[str]) -> bool:
     return any(str(status) == pattern or f"{status // 100}xx" == pattern for pattern in patterns)
 
 
+def _text(content: bytes, encoding: str | None) -> str:
+    try:
+        return content.decode(encoding or "utf-8", errors="replace")
+    except (LookupError, UnicodeError):  # a charset such as "hex" or "idna", which is no encoding of texts
+        return content.decode("utf-8", errors="replace")
+
+
 def _decode(response: httpx.Response, text: str) -> Any:
     if "json" in response.headers.get("content-type", ""):
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
     return text
 
@@ -96,35 +113,55 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return min(float(value), MAX_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return min(max(0.0, (moment - timezone.now()).total_seconds()), MAX_RETRY_AFTER)
+    aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return min(max(0.0, (aware - datetime.now(UTC)).total_seconds()), MAX_RETRY_AFTER)
 
 
-def _pin(url: httpx.URL) -> tuple[httpx.URL, dict[str, str]]:
-    """The URL with its host replaced by an address that was checked, and the Host header that belongs to it."""
+def _absolute(text: Any) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise GiveUp(f"{text!r:.500} is not a URL: {error}") from None
     if url.scheme not in {"http", "https"} or not url.host:
-        raise GiveUp(f"{str(url)!r} is not an absolute http:// or https:// URL")
+        raise GiveUp(f"{text!r:.500} is not an absolute http:// or https:// URL")
+    return url
+
+
+def _pin(url: httpx.URL) -> httpx.URL:
+    """The URL with its host replaced by an address that was checked."""
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        found = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(url.raw_host.decode("ascii"), port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise httpx.ConnectError(f"{url.host} cannot be resolved: {error}") from error
+    except UnicodeError as error:
+        raise GiveUp(f"{url.host!r:.300} is not a host name: {error}") from None
     addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
     for address in addresses:
         if not _may_reach(address):
             raise AddressRefused(f"{url.host} is {address}, which HTTP steps may not reach")
-    host = f"{url.host}:{url.port}" if url.port else url.host
-    return url.copy_with(host=str(addresses[0])), {"Host": host}
+    return url.copy_with(host=str(addresses[0]))
 
 
-def _may_reach(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+def _may_reach(address: Address) -> bool:
     if any(
         address in network
         for network in map(ipaddress.ip_network, settings.WORKFLOW_HTTP_ALLOWED_NETWORKS)
         if network.version == address.version
     ):
         return True
+    inner = _ipv4_inside(address)
+    if inner is not None:
+        return _may_reach(inner)
     return address.is_global and not address.is_multicast
+
+
+def _ipv4_inside(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that the kernel or a gateway would make of an IPv6 address (mapped, 6to4, NAT64)."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if any(address in prefix for prefix in WITH_IPV4_AT_THE_END):
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour
