@@ -19,13 +19,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import celery
 from django.conf import settings
 from django.db import transaction
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
-from execution import engine, queue
+from execution import broker, engine, queue
+from execution.broker import BrokerAway
 from execution.priority import LEVELS
 from execution.queue import Hint
 from scheduling_project.common.logs import get_logger
@@ -35,7 +33,6 @@ log = get_logger(__name__)
 DOOR = "execution.run_step"
 HARD_LIMIT_GRACE = 10.0  # seconds between a step's soft time limit and the end of its process
 EPOCH_KEY = "workflow:broker-epoch"
-BrokerAway = (BrokerError, RedisError, OSError)
 
 _ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 _PAUSE_AFTER_FAILURE = 1.0  # seconds in which a process does not try again a broker that has just failed
@@ -59,8 +56,7 @@ def publish(hints: Sequence[Hint]) -> int:
         return 0
     if time.monotonic() >= _away_until:
         try:
-            with celery.current_app.producer_pool.acquire(block=True, timeout=3) as producer:
-                _push(producer.channel, hints)
+            _push(hints)
             return len(hints)
         except BrokerAway as error:
             _away_until = time.monotonic() + _PAUSE_AFTER_FAILURE
@@ -112,14 +108,12 @@ def message(hint: Hint, *, delivery_tag: str) -> dict[str, Any]:
     }
 
 
-def _push(channel: Any, hints: Sequence[Hint]) -> None:
+def _push(hints: Sequence[Hint]) -> None:
     by_key: defaultdict[str, list[str]] = defaultdict(list)
     for hint in hints:
-        by_key[channel._q_for_pri(hint.queue, hint.priority)].append(
-            json.dumps(message(hint, delivery_tag=str(uuid4())))
-        )
-    # The client that serves the consumer's blocking pop is another one: this is the plain command client.
-    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
+        encoded = json.dumps(message(hint, delivery_tag=str(uuid4())))
+        by_key[broker.key_of(hint.queue, hint.priority)].append(encoded)
+    with broker.client().pipeline(transaction=False) as pipeline:
         for key, messages in by_key.items():
             pipeline.lpush(key, *messages)
         pipeline.execute()
@@ -131,14 +125,10 @@ def depth(queues: Iterable[str]) -> int:
     Raises:
         BrokerAway: the broker does not answer.
     """
-    with (
-        celery.current_app.producer_pool.acquire(block=True, timeout=3) as producer,
-        producer.channel.conn_or_acquire() as client,
-        client.pipeline(transaction=False) as pipeline,
-    ):
+    with broker.client().pipeline(transaction=False) as pipeline:
         for name in queues:
             for priority in LEVELS:
-                pipeline.llen(producer.channel._q_for_pri(name, priority))
+                pipeline.llen(broker.key_of(name, priority))
         return sum(pipeline.execute())
 
 
@@ -200,11 +190,7 @@ def check_epoch() -> int:
     """
     # Read before the counter is raised: every remembered value comes from an earlier call of the script.
     remembered = queue.broker_epoch()
-    with (
-        celery.current_app.producer_pool.acquire(block=True, timeout=3) as producer,
-        producer.channel.conn_or_acquire() as client,
-    ):
-        raw_id, counter = client.eval(_EPOCH_SCRIPT, 1, EPOCH_KEY, str(uuid4()))
+    raw_id, counter = broker.client().eval(_EPOCH_SCRIPT, 1, EPOCH_KEY, str(uuid4()))
     epoch = UUID(raw_id.decode() if isinstance(raw_id, bytes) else raw_id)
     if remembered is None:
         queue.remember_epoch(epoch, counter)

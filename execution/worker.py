@@ -26,6 +26,7 @@ from celery.worker.request import Request
 from django.conf import settings
 
 from execution import concurrency, dispatch, engine, maintenance, queue
+from execution.broker import BrokerAway
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -139,7 +140,7 @@ class Housekeeper(threading.Thread):
     def _hints_waiting(self) -> bool:
         try:
             return dispatch.depth(self._queues()) > 0
-        except dispatch.BrokerAway:
+        except BrokerAway:
             return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -98,11 +97,13 @@ def test_with_postgres_away_processes_wait_say_so_and_recover(tmp_path: Path) ->
     postgres = EmbeddedPostgres(folder / "postgres", durable=False)
     redis = EmbeddedRedis(folder / "redis", durable=False)
     with postgres, redis:
-        url = postgres.start()
-        env = environment(**SHORT, REDIS_URL=redis.start(), DATABASE_URL=url)
+        assert postgres.url is not None
+        assert redis.url is not None
+        url = postgres.url
+        env = environment(**SHORT, REDIS_URL=redis.url, DATABASE_URL=url)
         for arguments in (
             ["migrate", "-v", "0"],
-            ["shell", "-c", MAKE.format(definition=json.loads(json.dumps(steps(path))))],
+            ["shell", "-c", MAKE.format(definition=steps(path))],
         ):
             subprocess.run([sys.executable, "manage.py", *arguments], check=True, cwd=PROJECT_ROOT, env=env)
         processes = Processes(tmp_path, env)

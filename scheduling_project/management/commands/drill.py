@@ -50,8 +50,8 @@ class Command(BaseCommand):
             with postgres, redis:
                 env = {
                     **os.environ,
-                    "DATABASE_URL": postgres.start(),
-                    "REDIS_URL": redis.start(),
+                    "DATABASE_URL": str(postgres.url),
+                    "REDIS_URL": str(redis.url),
                     "EXTRA_APPS": APP,
                     "DEMO": "0",
                     "LOG_LEVEL": "ERROR",
