@@ -95,12 +95,17 @@ def own_script(request: HttpRequest) -> str:
     return static("scheduling_project/admin.js")
 
 
+def own_icon(request: HttpRequest) -> str:
+    return static("scheduling_project/icon.svg")
+
+
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Scheduling",
     "SITE_HEADER": "Scheduling",
     "SITE_SUBHEADER": "Workflows on Celery",
     "SITE_SYMBOL": "schedule",
     "SITE_URL": None,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": own_icon}],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,

@@ -37,7 +37,7 @@ MOST_AT_ONCE: Final = 500
 class JSONText(forms.CharField):
     """A JSON value typed by a person, read strictly: what cannot be kept is refused with its place."""
 
-    widget = UnfoldAdminTextareaWidget(attrs={"rows": 12, "class": "sp-code", "spellcheck": "false"})
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 7, "class": "sp-code", "spellcheck": "false"})
 
     def to_python(self, value: Any) -> Any:
         text = super().to_python(value)
@@ -119,6 +119,18 @@ class Offered:
     verb: Verb[Any]
     url: str
     form: forms.Form
+
+
+class Titled:
+    """An object as the page's path shows it: under its title rather than its `str`."""
+
+    def __init__(self, subject: Model, title: str) -> None:
+        self._meta = subject._meta
+        self.pk = subject.pk
+        self.title = title
+
+    def __str__(self) -> str:
+        return self.title
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +256,7 @@ class ReadOnlyAdmin(FastList):
         return {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "original": subject,
+            "original": None if subject is None else Titled(subject, self.title_of(subject)),
             "subject": subject,
             "title": title,
             "media": self.media,

@@ -22,7 +22,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from execution import lifecycle, priority
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, JSONText, ReadOnlyAdmin, Verb, WithNote, note_field
-from execution.admin.graph_svg import StepLook, draw
+from execution.admin.graph_svg import StepLook, draw, in_order
 from execution.admin.timeline_svg import Bar, Row, timeline
 from execution.models import Attempt, Execution, ExecutionOutput, StepOutput, StepRun, Workflow
 from execution.states import AttemptState, ExecutionState, StepState
@@ -306,6 +306,8 @@ class ExecutionAdmin(ReadOnlyAdmin):
         counts = _counts(execution)
         total = sum(sum(states.values()) for states in counts.values())
         runs = list(_interesting(execution)) if total > MOST_STEPS else list(execution.step_runs.order_by("id"))
+        order = {name: place for place, name in enumerate(in_order(execution.version.definition))}
+        runs.sort(key=lambda run: (order.get(run.name, len(order)), -1 if run.item_index is None else run.item_index))
         attempts = _attempts(runs)
         letters = list(execution.dead_letters.order_by("-id")[:20])
         told = None if execution.is_terminal else why(execution)

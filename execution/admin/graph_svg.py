@@ -45,10 +45,10 @@ def draw(definition: Mapping[str, Any], looks: Mapping[str, StepLook] | None = N
     width = placed.layers * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN
     height = placed.rows * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
     return format_html(
-        '<svg class="sp-graph" width="{w}" height="{h:.0f}" viewBox="0 0 {w} {h:.0f}" role="img" '
+        '<svg class="sp-graph" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" '
         'aria-label="Graph of {count} steps">{edges}{nodes}</svg>',
         w=width,
-        h=height,
+        h=round(height),
         count=len(steps),
         edges=_edges(placed, looks or {}),
         nodes=format_html_join(
@@ -87,13 +87,13 @@ def _node(name: str, step: Mapping[str, Any], place: tuple[int, float], look: St
     note = look.note if look else ""
     state = look.state if look else ""
     return format_html(
-        '<g class="sp-node{tone}" transform="translate({x:.0f} {y:.1f})"><title>{title}</title>'
+        '<g class="sp-node{tone}" transform="translate({x} {y})"><title>{title}</title>'
         '<rect width="{w}" height="{h}" rx="8"/>{many}'
         '<text x="12" y="21" class="sp-node-name">{name}</text>'
         '<text x="12" y="39" class="sp-node-kind">{line}</text></g>',
         tone=f" sp-{tone(state)}" if state else "",
-        x=x,
-        y=y,
+        x=round(x),
+        y=round(y, 1),
         w=WIDTH,
         h=HEIGHT,
         title=f"{name}: {target_of(step)}" + (f" ({state})" if state else ""),
@@ -101,6 +101,16 @@ def _node(name: str, step: Mapping[str, Any], place: tuple[int, float], look: St
         name=_cut(name, 23),
         line=_cut(" · ".join(part for part in (state, note) if part) or target_of(step) or kind, 29),
     )
+
+
+def in_order(definition: Mapping[str, Any]) -> list[str]:
+    """The names of a definition's steps, each after those that it needs (Postgres keeps no order of members)."""
+    steps: Mapping[str, Any] = definition.get("steps") or {}
+    needs = {name: [need for need in steps[name].get("needs", ()) if need in steps] for name in sorted(steps)}
+    try:
+        return list(graphlib.TopologicalSorter(needs).static_order())
+    except graphlib.CycleError:
+        return list(steps)
 
 
 def kind_of(step: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ def duration(begin: datetime | None, end: datetime | None, *, now: datetime | No
         return NOTHING
     span: timedelta = (end or now) - begin  # type: ignore[operator]
     text = seconds_text(span.total_seconds())
-    return format_html("<span>{}</span>", text) if end else format_html('<span class="sp-faint">{} …</span>', text)
+    return format_html('<span class="sp-nowrap{}">{}</span>', *(("", text) if end else (" sp-faint", f"{text} …")))
 
 
 def json_text(value: Any) -> str:

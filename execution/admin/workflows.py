@@ -22,7 +22,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, U
 from execution import creation, priority, workflows
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, JSONText, Listed, ReadOnlyAdmin, Verb, actor_of, note_field, tell
-from execution.admin.graph_svg import draw, kind_of, target_of
+from execution.admin.graph_svg import draw, in_order, kind_of, target_of
 from execution.admin.timeline_svg import Run, history
 from execution.creation import Source
 from execution.models import Execution, Workflow, WorkflowVersion
@@ -291,7 +291,8 @@ class WorkflowAdmin(ReadOnlyAdmin):
 
 def _steps(definition: Mapping[str, Any]) -> Listed:
     table = Listed(("Step", "Kind", "Runs", "Needs", "Options"), empty="This version has no steps.")
-    for name, step in definition.get("steps", {}).items():
+    for name in in_order(definition):
+        step = definition["steps"][name]
         options = [option for option in ("for_each", "when", "retry", "timeout", "queue", "on_error") if option in step]
         table.rows.append(
             (

@@ -317,7 +317,9 @@ def next_table(seen: Preview | None, *, is_paused: bool = False) -> Listed:
     if seen is None:
         return Listed((), empty="The timing cannot be computed.")
     zone = seen.timing.zone
-    table = Listed((f"In {zone.name}", "UTC", "From now", "Remark"), empty="Never: nothing is left to fire.")
+    is_utc = zone.name == "UTC"
+    headings = ("UTC",) if is_utc else (zone.name, "UTC")
+    table = Listed((*headings, "From now", "Remark"), empty="Never: nothing is left to fire.")
     for fire in seen.fires:
         nominal = datetime.fromtimestamp(fire.instant.nominal, UTC)
         local = datetime.fromtimestamp(fire.instant.nominal, zone.tzinfo)
@@ -328,7 +330,7 @@ def next_table(seen: Preview | None, *, is_paused: bool = False) -> Listed:
         table.rows.append(
             (
                 format_html('<span class="sp-strong">{}</span>', f"{local:%a %Y-%m-%d %H:%M:%S %Z}"),
-                f"{nominal:%Y-%m-%d %H:%M:%S}",
+                *(() if is_utc else (f"{nominal:%Y-%m-%d %H:%M:%S}",)),
                 shown.instant(nominal, relative=True),
                 "; ".join(remarks) or shown.NOTHING,
             )
