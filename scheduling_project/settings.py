@@ -144,18 +144,21 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.BEHIND_TLS_
 X_FRAME_OPTIONS = "DENY"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
 LOGIN_URL = "/admin/login/"
+LOGIN_REDIRECT_URL = "/admin/"
 
 LOGGING = logging_config(level=env.LOG_LEVEL, form=env.LOG_FORMAT)
 
 # ── Django REST framework ──
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
+        "triggers.auth.rest.ApiKeyAuthentication",  # first: it leaves other bearer tokens to the next
         "rest_framework_simplejwt.authentication.JWTAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["scheduling_project.common.parsers.StrictJSONParser"],
+    "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "scheduling_project.common.pagination.NewestFirstPagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -192,6 +195,9 @@ SPECTACULAR_SETTINGS = {
         "FireOutcome": "schedules.states.FireOutcome",
         "FireReason": "schedules.states.FireReason",
         "OnResume": "schedules.states.OnResume",
+        "ActivationState": "triggers.states.ActivationState",
+        "EndpointState": "triggers.states.EndpointState",
+        "DeliveryOutcome": "triggers.states.DeliveryOutcome",
         "ScheduleState": [(name, name) for name in ("active", "paused", "finished", "error", "stopped")],
     },
     "POSTPROCESSING_HOOKS": [

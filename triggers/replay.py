@@ -13,10 +13,10 @@ from execution import audit, engine
 from scheduling_project.common.errors import Conflict
 from triggers import catalog, ingest
 from triggers.activation import arrival_of
-from triggers.arrivals import Sender
+from triggers.arrivals import Arrival, Sender
 from triggers.catalog import Endpoint
 from triggers.ingest import Receipt
-from triggers.models import Event
+from triggers.models import Event, Trigger
 
 MAX_RANGE: Final = 1_000
 
@@ -38,6 +38,23 @@ def replay(event: Event, *, actor: str, trigger_ids: Iterable[UUID] | None = Non
             changes={"event": {"before": str(event.pk), "after": str(receipt.event_id)}},
             using=using,
         )
+    return receipt
+
+
+def deliver_to(trigger: Trigger, arrival: Arrival, *, actor: str, using: str = "default") -> Receipt:
+    """Store an event of an operator's making and let one trigger have it, as if its endpoint had received it."""
+    endpoint = None
+    if trigger.endpoint_id is not None:
+        found = catalog.current(using=using).endpoints.values()
+        endpoint = next((one for one in found if one.id == trigger.endpoint_id), None)
+    receipt = ingest.ingest(
+        arrival,
+        sender=Sender(actor, trusted=True),
+        endpoint=endpoint,
+        only=frozenset({trigger.pk}),
+        using=using,
+    )
+    assert receipt is not None
     return receipt
 
 

@@ -1,0 +1,65 @@
+"""`/api/api-keys`: credentials for machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from scheduling_project.common.api import ResourceViewSet
+from triggers.api.serializers import ApiKeySerializer, CreatedApiKeySerializer
+from triggers.auth import keys
+from triggers.catalog import Key
+from triggers.models import ApiKey
+
+
+class NotWithALesserKey(BasePermission):
+    """Keys are handled by people, or with a key of the scope ``admin``: none can make itself a stronger one."""
+
+    message = "API keys are handled with a password or a key of the scope admin."
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return not isinstance(request.auth, Key) or keys.allows(request.auth, "admin")
+
+
+class ApiKeyViewSet(ResourceViewSet):
+    """One's own API keys; a superuser sees everybody's."""
+
+    queryset = ApiKey.objects.all()
+    serializer_class = ApiKeySerializer
+    permission_classes = [IsAuthenticated, NotWithALesserKey]
+    lookup_url_kwarg = "id"
+    lookup_value_converter = "uuid"
+    lookup_value_regex = "[0-9a-fA-F-]{36}"
+
+    def get_queryset(self) -> Any:
+        found = ApiKey.objects.select_related("user")
+        if getattr(self.request.user, "is_superuser", False):
+            return found
+        return found.filter(user_id=int(self.request.user.pk or 0))
+
+    @extend_schema(responses=ApiKeySerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """All keys, the newest first."""
+        return self.page(self.get_queryset(), ApiKeySerializer)
+
+    @extend_schema(responses={201: CreatedApiKeySerializer})
+    def create(self, request: Request) -> Response:
+        """A new key for oneself. Its text is in this answer and nowhere else, so a repeat makes another."""
+        values = self.body(ApiKeySerializer)
+        key, text = keys.create(values.pop("name"), user=request.user, actor=self.actor, **values)  # type: ignore[arg-type]
+        shown = {**ApiKeySerializer(key).data, "key": text}
+        return Response(shown, status=201, headers={"Location": f"/api/api-keys/{key.pk}"})
+
+    def retrieve(self, request: Request, id: str) -> Response:
+        """One key, without its text."""
+        return Response(ApiKeySerializer(self.get_object()).data)
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, id: str) -> Response:
+        """Revoke a key; it stays in the list."""
+        keys.revoke(self.get_object(), actor=self.actor)
+        return Response(status=204)
