@@ -178,16 +178,18 @@ SELECT extract(epoch FROM (
     SELECT s.next_fire_at FROM schedules_schedule s WHERE s.next_fire_at IS NOT NULL AND {RUNNING}
     ORDER BY s.next_fire_at LIMIT 1) - clock_timestamp())::float8 AS seconds,
     EXISTS (SELECT 1 FROM execution_news n WHERE n.topic = %(topic)s) AS news,
-    EXISTS (SELECT 1 FROM schedules_schedulefire f WHERE f.outcome = 'buffered') AS buffered
+    EXISTS (SELECT 1 FROM schedules_schedulefire f WHERE f.outcome = 'buffered') AS buffered,
+    EXISTS (SELECT 1 FROM schedules_backfill b WHERE b.state = 'running') AS backfills
 """
 
 
 class Todo(NamedTuple):
-    """What waits: seconds to the next due schedule (None: never), news of ended executions, buffered instants."""
+    """What waits: seconds to the next due schedule (None: never), news, buffered instants, running backfills."""
 
     seconds: float | None
     news: bool
     buffered: bool
+    backfills: bool
 
 
 class LedgerRow(NamedTuple):
@@ -321,4 +323,4 @@ def todo(*, topic: str, using: str | None = None) -> Todo:
     """What waits to be done by a beat."""
     row = engine.fetch_one(TODO, {"topic": topic}, using=using)
     assert row is not None
-    return Todo(row.seconds, row.news, row.buffered)
+    return Todo(row.seconds, row.news, row.buffered, row.backfills)

@@ -20,7 +20,7 @@ import psycopg
 from django.db import connections
 
 from execution import engine, queue
-from schedules import claims, firing, outcomes
+from schedules import backfill, claims, firing, outcomes
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -52,6 +52,7 @@ class FiringLoop(threading.Thread):
         self._listen_at = 0.0
         self._report_at = 0.0
         self._news_at = 0.0
+        self._backfill_at = 0.0
         self._failures = 0
         self._wake_end, self._wait_end = socket.socketpair()
 
@@ -113,6 +114,9 @@ class FiringLoop(threading.Thread):
         if (todo.news or todo.buffered) and now >= self._news_at:
             outcomes.take_news()
             self._news_at = now + (0.05 if todo.news else self.look_seconds)
+        if todo.backfills and now >= self._backfill_at:
+            backfill.advance_all()
+            self._backfill_at = now + self.look_seconds
         return self._fire(todo.seconds)
 
     def _fire(self, seconds: float | None) -> float:

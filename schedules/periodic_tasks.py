@@ -34,11 +34,12 @@ FIRE_DUE = "schedules.fire_due"
 REFRESH = "schedules.refresh_periodic_tasks"
 AUDIT = "schedules.audit"
 PRUNE = "schedules.prune"
+BACKFILL = "schedules.backfill"
 
 #: Tasks that only a stock scheduler needs to send: `WorkflowScheduler` does their work itself.
-SAFETY_NETS = (FIRE_DUE,)
+SAFETY_NETS = (FIRE_DUE, BACKFILL)
 #: Our housekeeping: task name → seconds between runs. The setting ``HOUSEKEEPING_TASKS`` adds those of other apps.
-HOUSEKEEPING: Mapping[str, int] = {FIRE_DUE: 1, REFRESH: 300, AUDIT: 3600, PRUNE: 3600}
+HOUSEKEEPING: Mapping[str, int] = {FIRE_DUE: 1, REFRESH: 300, AUDIT: 3600, PRUNE: 3600, BACKFILL: 5}
 CHUNK = 1_000
 
 TIMETABLES: Mapping[str, type[Model]] = {

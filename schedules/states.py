@@ -63,3 +63,16 @@ class PauseKind(models.TextChoices):
     FAILURES = "failures", "After repeated failures"
     ERROR = "error", "Its timing could not be computed"
     FINISHED = "finished", "Nothing left to fire"
+
+
+class BackfillState(models.TextChoices):
+    RUNNING = "running", "Running"
+    CANCELLED = "cancelled", "Cancelled"
+    FINISHED = "finished", "Finished"
+
+
+class BackfillOrder(models.TextChoices):
+    """Which instants of a backfill start first."""
+
+    OLDEST = "oldest", "Oldest first"
+    NEWEST = "newest", "Newest first"

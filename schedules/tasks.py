@@ -8,7 +8,7 @@ from celery import shared_task
 from celery.exceptions import Ignore
 
 from execution import engine
-from schedules import audit, firing, outcomes, periodic_tasks
+from schedules import audit, backfill, firing, outcomes, periodic_tasks
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -57,3 +57,12 @@ def prune() -> None:
     """Delete what retention no longer keeps."""
     pruned = audit.prune()
     log.info("ledger.pruned", entries=pruned)
+
+
+@shared_task(name=periodic_tasks.BACKFILL, ignore_result=True, acks_late=False)
+def advance_backfills() -> None:
+    """Take every running backfill one step further."""
+    try:
+        backfill.advance_all()
+    except engine.DatabaseAway as error:
+        raise _away(periodic_tasks.BACKFILL, error) from None

@@ -1,8 +1,9 @@
 """Tables of the schedules app: fields, constraints and querysets."""
 
+from schedules.models.backfill import Backfill, BackfillFire
 from schedules.models.calendar import Calendar
 from schedules.models.ledger import ScheduleFire
 from schedules.models.schedule import Schedule, ScheduleVersion
 from schedules.models.switch import FiringSwitch
 
-__all__ = ["Calendar", "FiringSwitch", "Schedule", "ScheduleFire", "ScheduleVersion"]
+__all__ = ["Backfill", "BackfillFire", "Calendar", "FiringSwitch", "Schedule", "ScheduleFire", "ScheduleVersion"]

@@ -191,6 +191,16 @@ def test_a_buffered_instant_is_released_by_the_loop(loop):
     wait_until(lambda: Execution.objects.count() == 2, seconds=3)
 
 
+def test_a_backfill_is_advanced_by_the_loop(loop):
+    from schedules import backfill
+
+    begun = datetime.now(UTC) - timedelta(seconds=60)
+    one = schedule(SECONDLY, since=begun, catch_up="latest", wake=soon(3600))
+    Schedule.objects.update(fired_through=datetime.now(UTC))
+    backfill.create(one.pk, since=begun, until=begun + timedelta(seconds=3), actor="ann", max_running=10)
+    wait_until(lambda: Execution.objects.filter(source_kind="backfill").count() >= 3, seconds=3)
+
+
 # ── The scheduler ────────────────────────────────────────────────────────────────────────────────────────
 
 
