@@ -166,8 +166,7 @@ def sweep(*, now: datetime | None = None, queues: Iterable[str] | None = None) -
     except BrokerAway as error:
         log.warning("sweep.broker_away", error=str(error))
         return Sweep(broker_away=True)
-    due = queue.mark_due(queues=lanes, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, now=now)
-    publish(due)
+    due = fill(now=now, queues=lanes)
     stale = queue.mark_stale(
         queues=lanes,
         patience=settings.WORKFLOW_REDISPATCH_SECONDS,
@@ -177,7 +176,15 @@ def sweep(*, now: datetime | None = None, queues: Iterable[str] | None = None) -
     publish(stale)
     if stale:
         log.info("sweep.sent_again", hints=len(stale))
-    return Sweep(due=len(due), stale=len(stale), reset=reset)
+    return Sweep(due=due, stale=len(stale), reset=reset)
+
+
+def fill(*, now: datetime | None = None, queues: Iterable[str] | None = None) -> int:
+    """Send what is due and was never sent, as far as the in-flight windows have room. Returns how many hints."""
+    lanes = list(settings.WORKFLOW_QUEUES if queues is None else queues)
+    due = queue.mark_due(queues=lanes, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, now=now)
+    publish(due)
+    return len(due)
 
 
 def check_epoch() -> int:

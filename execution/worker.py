@@ -34,7 +34,7 @@ log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 TIMER_SECONDS = 1.0
 SLOW_SECONDS = 30.0
-BACKLOG_PAUSE = 0.02  # seconds between sweeps while the windows keep being full
+BACKLOG_PAUSE = 0.05  # seconds between fillings of the in-flight windows while more work waits than they hold
 AWAY_PAUSE = 1.0
 COLD_SHUTDOWN_SECONDS = 5.0  # what Celery may take for a cold shutdown after its soft one
 DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
@@ -74,12 +74,14 @@ class Housekeeper(threading.Thread):
         self.over = threading.Event()
         self.duties: list[_Duty] = [
             _Duty("sweep", settings.WORKFLOW_SWEEP_SECONDS, self._sweep),
+            _Duty("fill", settings.WORKFLOW_SWEEP_SECONDS, self._fill),
             _Duty("timers", TIMER_SECONDS, _timers),
             _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, _rescue),
             _Duty("report", REPORT_SECONDS, self._report),
             _Duty("forgotten", SLOW_SECONDS, _forgotten),
             _Duty("hearing", REPORT_SECONDS, self._listen_to_itself),
         ]
+        self.backlog = False
         self.received = 0
         self.silent_since: float | None = None
 
@@ -101,9 +103,14 @@ class Housekeeper(threading.Thread):
         self.over.set()
         self.join(timeout=5)
 
-    def _sweep(self) -> float | None:
-        sweep = dispatch.sweep()
-        return BACKLOG_PAUSE if sweep.backlog else None
+    def _sweep(self) -> None:
+        self.backlog = dispatch.sweep().backlog
+
+    def _fill(self) -> float | None:
+        """Between sweeps, as long as more waits than the windows hold."""
+        if self.backlog:
+            self.backlog = dispatch.fill() > 0
+        return BACKLOG_PAUSE if self.backlog else None
 
     @cached_property
     def _versions(self) -> dict[str, str]:
