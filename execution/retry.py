@@ -173,9 +173,9 @@ def calculate_retry_delay(policy: Policy, *, failures: int) -> float:
     delay = min(policy.backoff * policy.factor ** min(failures - 1, 64), policy.backoff_max)
     return (
         get_exponential_backoff_interval(
-            factor=max(1, round(delay * 1000)),
+            factor=round(delay * 1000),
             retries=0,
-            maximum=max(1, round(policy.backoff_max * 1000)),
+            maximum=round(policy.backoff_max * 1000),
             full_jitter=policy.jitter,
         )
         / 1000
