@@ -1,0 +1,280 @@
+"""What the engine costs on top of Celery: the way from a committed call into a step's body, and steps per second.
+
+    python -m tests.benchmarks.bench_execution [--calls 300] [--executions 2000] [--json PATH] [--no-fsync] [--profile]
+
+Postgres and Redis are started for the run, on free ports. A commit waits for the disk (fsync), as it must for the
+promises to hold; `--no-fsync` shows what is left of the time where the disk costs nothing. Both sides run the
+same body on one prefork worker of two processes, one side after the other:
+
+- latency: calls one at a time, on an idle worker. "call" counts from before the call, "commit" from the commit.
+- throughput: everything is queued first, then the worker starts; from the first body to the last, in bodies a second.
+
+`--profile` runs executions in this process instead, under cProfile, and prints where `runner.run` spends its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import platform
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scheduling_project.embedded import EmbeddedPostgres, EmbeddedRedis
+from scheduling_project.environment import PROJECT_ROOT
+from tests.benchmarks.execution_app import stamp
+
+if TYPE_CHECKING:
+    from execution.models import Workflow
+    from scheduling_project.drills.processes import Processes
+
+SLOTS = 2
+WARM_UP = 30
+PAUSE = 0.01  # seconds between calls, so that the worker is idle again
+BATCH = 200
+
+
+@contextmanager
+def servers(folder: Path, *, durable: bool) -> Iterator[None]:
+    """Servers for this run alone, and a Django that is set up for them."""
+    folder.chmod(0o711)
+    postgres = EmbeddedPostgres(folder / "postgres", durable=durable)
+    with postgres as database, EmbeddedRedis(folder / "redis", durable=False) as redis:
+        os.environ |= {
+            "DATABASE_URL": database,
+            "REDIS_URL": redis,
+            "BARE_BROKER_URL": redis,
+            "DJANGO_SETTINGS_MODULE": "scheduling_project.settings",
+            "EXTRA_APPS": "scheduling_project.drills,tests.benchmarks.execution_app",
+            "DEMO": "0",
+            "LOG_LEVEL": "WARNING",
+        }
+        import django
+        from django.core.management import call_command
+        from django.db import connections
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+        try:
+            yield
+        finally:
+            connections.close_all()
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Milliseconds."""
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 3)
+
+    return {"p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1)}
+
+
+def make_workflow() -> Workflow:
+    from execution import workflows
+
+    return workflows.create("bench", {"steps": {"stamp": {"task": "bench.stamp"}}}, actor="bench")
+
+
+def call_engine(workflow: Workflow) -> tuple[float, float]:
+    """Start an execution. Returns when the call began and when it was committed."""
+    from django.db import transaction
+
+    from execution import creation
+
+    committed: list[float] = []
+    began = time.time()
+    with transaction.atomic():
+        transaction.on_commit(lambda: committed.append(time.time()))
+        creation.start(workflow)
+    return began, committed[0]
+
+
+def call_bare() -> tuple[float, float]:
+    from tests.benchmarks.execution_app import bare
+
+    began = time.time()
+    bare.task.apply_async()
+    return began, began
+
+
+def latency(call: Callable[[], tuple[float, float]], stamps: Path, calls: int) -> dict[str, dict[str, float]]:
+    """One call at a time until its body has run."""
+    from_call, from_commit = [], []
+    for number in range(WARM_UP + calls):
+        expected = stamp.count(stamps) + 1
+        began, committed = call()
+        deadline = time.monotonic() + 30
+        while stamp.count(stamps) < expected:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"call {number} never reached its body")
+            time.sleep(0.0005)
+        ran = stamp.read(stamps)[-1]
+        if number >= WARM_UP:
+            from_call.append(ran - began)
+            from_commit.append(ran - committed)
+        time.sleep(PAUSE)
+    return {"call_to_body_ms": percentiles(from_call), "commit_to_body_ms": percentiles(from_commit)}
+
+
+def throughput(start_worker: Callable[[], None], stamps: Path, count: int) -> float:
+    """Bodies per second, from the first to the last, with everything queued before the worker starts."""
+    before = stamp.count(stamps)
+    start_worker()
+    deadline = time.monotonic() + 300
+    while stamp.count(stamps) < before + count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{stamp.count(stamps) - before} of {count} ran")
+        time.sleep(0.05)
+    ran = sorted(stamp.read(stamps)[before:])
+    return (len(ran) - 1) / (ran[-1] - ran[0])
+
+
+def queue_executions(workflow: Workflow, count: int) -> float:
+    """Create executions in batches, as a beat does. Returns how many a second."""
+    from django.db import transaction
+
+    from execution import creation, engine
+
+    assert workflow.published is not None
+    began = time.monotonic()
+    for _ in range(count // BATCH):
+        with transaction.atomic():
+            starts = [creation.Start(version=workflow.published, source=creation.API) for _ in range(BATCH)]
+            creation.start_many(starts, now=engine.now(using="default"), using="default")
+    return count / (time.monotonic() - began)
+
+
+def start_bare(processes: Processes) -> Callable[[], None]:
+    """Start the bare worker; returns what stops it."""
+    from scheduling_project.drills.processes import wait_until
+    from scheduling_project.supervisor.process import GuardedProcess
+    from tests.benchmarks.execution_app import bare
+
+    command = [sys.executable, "-m", "celery", "-A", "tests.benchmarks.execution_app.bare", "worker"]
+    with (processes.folder / "bare.log").open("ab") as output:
+        process = GuardedProcess.start(
+            [*command, "-Q", "bare", "-c", str(SLOTS), "-n", "bare@bench", "-l", "WARNING"],
+            output=output,
+            env=processes.environment,
+            cwd=PROJECT_ROOT,
+            plan="TERM:10,KILL:2",
+        )
+    wait_until("the bare worker answers", lambda: bare.app.control.ping(timeout=0.5), timeout=60)
+    return process.stop
+
+
+def measure(folder: Path, *, calls: int, executions: int) -> dict[str, Any]:
+    from scheduling_project.drills.processes import Processes, environment
+    from tests.benchmarks.execution_app import bare
+
+    workflow = make_workflow()
+    executions -= executions % BATCH
+    stamps = {side: folder / f"{side}.stamps" for side in ("engine", "bare")}
+    sides = {
+        side: Processes(
+            folder,
+            environment(
+                EXTRA_APPS=os.environ["EXTRA_APPS"],
+                BARE_BROKER_URL=os.environ["BARE_BROKER_URL"],
+                **{stamp.VARIABLE: str(path)},
+            ),
+        )
+        for side, path in stamps.items()
+    }
+    result: dict[str, Any] = {"engine": {}, "bare": {}}
+    try:
+        stop = start_bare(sides["bare"])
+        result["bare"] |= latency(call_bare, stamps["bare"], calls)
+        stop()
+        sides["engine"].worker(slots=SLOTS)
+        result["engine"] |= latency(lambda: call_engine(workflow), stamps["engine"], calls)
+        sides["engine"].stop()
+
+        for _ in range(executions):
+            bare.task.apply_async()
+        stops: list[Callable[[], None]] = []
+        result["bare"]["per_second"] = round(
+            throughput(lambda: stops.append(start_bare(sides["bare"])), stamps["bare"], executions), 1
+        )
+        stops[0]()
+        result["engine"]["created_per_second"] = round(queue_executions(workflow, executions), 1)
+        result["engine"]["per_second"] = round(
+            throughput(lambda: sides["engine"].worker(slots=SLOTS) and None, stamps["engine"], executions), 1
+        )
+    finally:
+        for processes in sides.values():
+            processes.stop()
+    return result
+
+
+def profile(count: int) -> pstats.Stats:
+    """`runner.run` for `count` executions in this process."""
+    from execution import runner
+    from execution.models import StepRun
+
+    workflow = make_workflow()
+    os.environ[stamp.VARIABLE] = os.devnull
+    queue_executions(workflow, count + BATCH)
+    ids = list(StepRun.objects.values_list("id", flat=True))
+    for run_id in ids[:BATCH]:  # caches fill, statements get prepared
+        runner.run(run_id, worker="bench@here/1")
+    profiler = cProfile.Profile()
+    began = time.perf_counter()
+    profiler.enable()
+    for run_id in ids[BATCH:]:
+        runner.run(run_id, worker="bench@here/1")
+    profiler.disable()
+    print(f"{(time.perf_counter() - began) / len(ids[BATCH:]) * 1000:.2f} ms a run, under the profiler")
+    return pstats.Stats(profiler)
+
+
+def show(result: dict[str, Any]) -> None:
+    engine, bare = result["engine"], result["bare"]
+    print(f"{'':<28}{'p50':>9}{'p90':>9}{'p99':>9}   ms, one call at a time on an idle worker")
+    for label, row in (
+        ("bare Celery, call → body", bare["call_to_body_ms"]),
+        ("engine, call → body", engine["call_to_body_ms"]),
+        ("engine, commit → body", engine["commit_to_body_ms"]),
+    ):
+        print(f"{label:<28}{row['p50']:>9.2f}{row['p90']:>9.2f}{row['p99']:>9.2f}")
+    print()
+    print(f"bare Celery    {bare['per_second']:>9.0f} tasks a second        (one worker, {SLOTS} processes)")
+    print(f"engine         {engine['per_second']:>9.0f} executions a second   (one worker, {SLOTS} processes)")
+    print(f"               {engine['created_per_second']:>9.0f} created a second      (in batches of {BATCH})")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--executions", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--no-fsync", action="store_true", help="Postgres does not wait for the disk")
+    parser.add_argument("--profile", action="store_true", help="profile runner.run in this process instead")
+    options = parser.parse_args()
+    durable = not options.no_fsync
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, servers(Path(name), durable=durable):
+        if options.profile:
+            stats = profile(options.executions)
+            stats.sort_stats("tottime").print_stats(25)
+            stats.sort_stats("cumtime").print_stats(45)
+            return 0
+        result = measure(Path(name), calls=options.calls, executions=options.executions)
+    show(result)
+    if options.json:
+        facts = {"python": platform.python_version(), "cpus": os.cpu_count(), "slots": SLOTS, "fsync": durable}
+        options.json.write_text(json.dumps(facts | result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""The step task."""
+
+from __future__ import annotations
+
+from execution.step_tasks import step_task
+from tests.benchmarks.execution_app import stamp
+
+
+@step_task(name="bench.stamp")
+def step() -> None:
+    """Note when it ran."""
+    stamp.write()
