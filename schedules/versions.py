@@ -54,12 +54,15 @@ class Version(NamedTuple):
     timing: Timing
 
 
-_versions: Recent[UUID, Version] = Recent(2_000)
+#: Timings that do not depend on the schedule's identity are shared, so that an entry here is only a few words.
+_timings: Recent[str, Timing] = Recent(2_000)
+_versions: Recent[UUID, Version] = Recent(20_000)
 _workflows: Recent[tuple[UUID, int], WorkflowVersion] = Recent(256)
 
 
 def forget() -> None:
     """Drop everything kept (tests; a new time zone database)."""
+    _timings.clear()
     _versions.clear()
     _workflows.clear()
 
@@ -106,7 +109,7 @@ def _compiled(rows: Iterable[Any], errors: dict[UUID, Exception]) -> dict[UUID, 
         version = _versions.get(row.id)
         if version is None:
             try:
-                timing = occurrences.compile(engine.load_json(row.spec), seed=str(row.schedule_id))
+                timing = _timing(row.spec, row.schedule_id)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one spec must stop nobody else
                 errors[row.schedule_id] = error
                 continue
@@ -114,6 +117,18 @@ def _compiled(rows: Iterable[Any], errors: dict[UUID, Exception]) -> dict[UUID, 
             _versions.put(row.id, version)
         compiled[row.id] = version
     return compiled
+
+
+def _timing(text: str, schedule_id: UUID) -> Timing:
+    """The timing of a spec. Only jitter and cron's `H` make it the schedule's own; else all with this spec share it."""
+    timing = _timings.get(text)
+    if timing is None:
+        spec = engine.load_json(text)
+        own = "jitter" in spec or any("H" in str(part.get("expression", "")).upper() for part in spec["timetables"])
+        timing = occurrences.compile(spec, seed=str(schedule_id) if own else "")
+        if not own:
+            _timings.put(text, timing)
+    return timing
 
 
 def published(workflow_ids: Iterable[UUID], *, using: str) -> Mapping[UUID, WorkflowVersion]:
