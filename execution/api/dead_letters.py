@@ -29,6 +29,7 @@ from execution.models import AuditEntry, DeadLetter
 from execution.states import DeadLetterState
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
+from scheduling_project.common.pagination import WholeList
 
 
 class DeadLetterViewSet(ResourceViewSet):
@@ -75,14 +76,14 @@ class DeadLetterViewSet(ResourceViewSet):
         parameters=[OpenApiParameter("state", str, enum=DeadLetterState.values, description="open when left out")],
         responses=GroupSerializer(many=True),
     )
-    @action(detail=False, filterset_class=None, pagination_class=None)
+    @action(detail=False, filterset_class=None, pagination_class=WholeList)
     def groups(self, request: Request) -> Response:
         """Letters of one state by fingerprint, the largest group first (at most 100)."""
         state = request.query_params.get("state", DeadLetterState.OPEN.value)
         if state not in DeadLetterState.values:
             raise InvalidInput(fields={"state": [f"must be one of {', '.join(DeadLetterState.values)}"]})
         found = dead_letters.groups(state=DeadLetterState(state))
-        return Response({"results": GroupSerializer(found, many=True).data, "next": None, "previous": None})
+        return WholeList.response(GroupSerializer(found, many=True).data)
 
     @extend_schema(request=BulkRedriveSerializer, responses=BulkResultSerializer)
     @action(detail=False, methods=["post"], url_path="bulk/redrive", filterset_class=None)

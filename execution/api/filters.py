@@ -7,9 +7,9 @@ from uuid import UUID
 
 import django_filters
 from django.db.models import QuerySet
-from django_filters.rest_framework import FilterSet
 
 from execution.states import DeadLetterState, ExecutionState, StepState
+from scheduling_project.common.filters import StrictFilterSet
 
 
 class _StateFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):  # type: ignore[misc]
@@ -30,14 +30,14 @@ def by_label(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
     return queryset.filter(labels__contains={key: wanted}) if wanted else queryset.filter(labels__has_key=key)
 
 
-class WorkflowFilter(FilterSet):  # type: ignore[misc]
+class WorkflowFilter(StrictFilterSet):
     name = django_filters.CharFilter()
     search = django_filters.CharFilter(field_name="name", lookup_expr="icontains", max_length=200)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
     queue = django_filters.CharFilter()
 
 
-class ExecutionFilter(FilterSet):  # type: ignore[misc]
+class ExecutionFilter(StrictFilterSet):
     state = _StateFilter(choices=ExecutionState.choices)
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
     source_kind = django_filters.CharFilter(max_length=40)
@@ -49,13 +49,13 @@ class ExecutionFilter(FilterSet):  # type: ignore[misc]
     scheduled_before = django_filters.IsoDateTimeFilter(field_name="scheduled_for", lookup_expr="lt")
 
 
-class StepRunFilter(FilterSet):  # type: ignore[misc]
+class StepRunFilter(StrictFilterSet):
     state = _StateFilter(choices=StepState.choices)
     name = django_filters.CharFilter(max_length=100)
     parent = django_filters.UUIDFilter(field_name="parent_id")
 
 
-class DeadLetterFilter(FilterSet):  # type: ignore[misc]
+class DeadLetterFilter(StrictFilterSet):
     state = _StateFilter(choices=DeadLetterState.choices)
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
     execution = django_filters.UUIDFilter(field_name="execution_id")
@@ -66,7 +66,7 @@ class DeadLetterFilter(FilterSet):  # type: ignore[misc]
     created_before = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")
 
 
-class AuditFilter(FilterSet):  # type: ignore[misc]
+class AuditFilter(StrictFilterSet):
     actor = django_filters.CharFilter(max_length=200)
     action = django_filters.CharFilter(max_length=60)
     subject_kind = django_filters.CharFilter(max_length=40)

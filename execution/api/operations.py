@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -23,23 +22,27 @@ from execution.models import AuditEntry, ProcessReport, StepRun
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
+from scheduling_project.common.pagination import WholeList
 
 NAME = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Name of the queue.")
 MOST_PEEKED = 500
+LIMIT = OpenApiParameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": MOST_PEEKED, "default": 20}, description="How many."
+)
 
 
 class QueueViewSet(ResourceViewSet):
     """Lanes for kinds of work. A queue is addressed by its name."""
 
     serializer_class = QueueSerializer
-    pagination_class = None
+    pagination_class = WholeList
     filter_backends = []
     lookup_url_kwarg = "id"
 
     @extend_schema(responses=QueueSerializer(many=True))
     def list(self, request: Request) -> Response:
         """All queues with what waits, is in flight and runs, by priority."""
-        return Response({"results": QueueSerializer(queues.stats(), many=True).data, "next": None, "previous": None})
+        return WholeList.response(QueueSerializer(queues.stats(), many=True).data)
 
     @extend_schema(parameters=[NAME], responses=QueueSerializer)
     def retrieve(self, request: Request, id: str) -> Response:
@@ -61,7 +64,7 @@ class QueueViewSet(ResourceViewSet):
         return self._answer(id)
 
     @extend_schema(
-        parameters=[NAME, OpenApiParameter("limit", OpenApiTypes.INT, description="1 to 500; 20 when left out.")],
+        parameters=[NAME, LIMIT],
         responses=StepRunSerializer(many=True),
     )
     @action(detail=True)
@@ -73,7 +76,7 @@ class QueueViewSet(ResourceViewSet):
         ids = queues.peek(id, limit=int(limit))
         runs = StepRun.objects.in_bulk(ids)
         shown = StepRunSerializer([runs[run_id] for run_id in ids if run_id in runs], many=True).data
-        return Response({"results": shown, "next": None, "previous": None})
+        return WholeList.response(shown)
 
     def _answer(self, name: str) -> Response:
         queues.check_name(name)
@@ -85,7 +88,7 @@ class ProcessViewSet(ResourceViewSet):
     """Workers and beats that reported in the last day."""
 
     serializer_class = ProcessSerializer
-    pagination_class = None
+    pagination_class = WholeList
     filter_backends = []
 
     @extend_schema(responses=ProcessSerializer(many=True))
@@ -97,7 +100,7 @@ class ProcessViewSet(ResourceViewSet):
             age = (now - report.seen_at).total_seconds()
             report.alive = report.stopped_at is None and age < queues.ALIVE_SECONDS  # type: ignore[attr-defined]
         reports.sort(key=lambda report: not report.alive)  # type: ignore[attr-defined]
-        return Response({"results": ProcessSerializer(reports, many=True).data, "next": None, "previous": None})
+        return WholeList.response(ProcessSerializer(reports, many=True).data)
 
 
 class AuditViewSet(ResourceViewSet):

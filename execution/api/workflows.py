@@ -32,9 +32,11 @@ from execution.definition_schema import DEFINITION_SCHEMA
 from execution.models import Workflow, WorkflowVersion
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
 from scheduling_project.common.errors import InvalidInput, NotFound
+from scheduling_project.common.pagination import WholeList
 
 ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Id or name of the workflow.")
-NUMBER = OpenApiParameter("number", OpenApiTypes.INT, OpenApiParameter.PATH, description="Number of the version.")
+VERSION = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+NUMBER = OpenApiParameter("number", VERSION, OpenApiParameter.PATH, description="Number of the version.")
 
 
 class WorkflowViewSet(RevisionMixin, ResourceViewSet):
@@ -142,12 +144,12 @@ class WorkflowViewSet(RevisionMixin, ResourceViewSet):
     @extend_schema(
         parameters=[
             ID,
-            OpenApiParameter("before", OpenApiTypes.INT, required=True, description="Number of the one version."),
-            OpenApiParameter("after", OpenApiTypes.INT, required=True, description="Number of the other."),
+            OpenApiParameter("before", VERSION, required=True, description="Number of the one version."),
+            OpenApiParameter("after", VERSION, required=True, description="Number of the other."),
         ],
         responses=ChangeSerializer(many=True),
     )
-    @action(detail=True, filterset_class=None, pagination_class=None)
+    @action(detail=True, filterset_class=None, pagination_class=WholeList)
     def diff(self, request: Request, id: str) -> Response:
         """How two versions differ, member by member."""
         numbers = [request.query_params.get(name, "") for name in ("before", "after")]
@@ -155,7 +157,8 @@ class WorkflowViewSet(RevisionMixin, ResourceViewSet):
             if not number.isdecimal() or len(number) > 9:
                 raise InvalidInput(fields={name: ["must be the number of a version"]})
         before, after = (self._version(number) for number in numbers)
-        return Response(ChangeSerializer(workflows.diff(before.definition, after.definition), many=True).data)
+        changes = workflows.diff(before.definition, after.definition)
+        return WholeList.response(ChangeSerializer(changes, many=True).data)
 
     # ── Start ──
 
@@ -175,7 +178,7 @@ class WorkflowViewSet(RevisionMixin, ResourceViewSet):
         return Response(DEFINITION_SCHEMA)
 
     @extend_schema(responses=StepTaskSerializer(many=True))
-    @action(detail=False, filterset_class=None, pagination_class=None)
+    @action(detail=False, filterset_class=None, pagination_class=WholeList)
     def tasks(self, request: Request) -> Response:
         """The Celery tasks that may be steps here."""
         shown = [
@@ -187,7 +190,7 @@ class WorkflowViewSet(RevisionMixin, ResourceViewSet):
             }
             for task in step_tasks.available()
         ]
-        return Response(StepTaskSerializer(shown, many=True).data)
+        return WholeList.response(StepTaskSerializer(shown, many=True).data)
 
     def _version(self, number: str) -> WorkflowVersion:
         workflow = self.get_object()

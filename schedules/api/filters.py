@@ -6,10 +6,10 @@ from typing import Any
 
 import django_filters
 from django.db.models import QuerySet
-from django_filters.rest_framework import FilterSet
 
 from execution.api.filters import by_label, by_workflow
 from schedules.states import PauseKind
+from scheduling_project.common.filters import StrictFilterSet, flag
 
 
 def by_state(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
@@ -21,11 +21,11 @@ def by_state(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
     return queryset.filter(enabled=False).exclude(pause_kind__in=[PauseKind.FINISHED, PauseKind.ERROR])
 
 
-class ScheduleFilter(FilterSet):  # type: ignore[misc]
+class ScheduleFilter(StrictFilterSet):
     name = django_filters.CharFilter(max_length=200)
     search = django_filters.CharFilter(field_name="name", lookup_expr="icontains", max_length=200)
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
-    enabled = django_filters.BooleanFilter()
+    enabled = flag("enabled")
     state = django_filters.ChoiceFilter(
         method=by_state, choices=[(name, name) for name in ("active", "paused", "finished", "error")]
     )

@@ -183,8 +183,8 @@ class PreviewFireSerializer(StrictSerializer):
 
     local = serializers.CharField(**READ)
     utc = serializers.DateTimeField(**READ)
-    due = serializers.DateTimeField(required=False, **READ)
-    change = serializers.CharField(required=False, **READ)
+    due = serializers.DateTimeField(help_text="With its jitter.", **READ)
+    change = serializers.CharField(help_text="What a change of clocks did to it.", **READ)
 
 
 class PreviewSerializer(StrictSerializer):

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -43,13 +42,15 @@ from schedules.api.serializers import (
 )
 from schedules.claims import SOURCE_KIND
 from schedules.models import Calendar, Schedule, ScheduleVersion
-from schedules.preview import preview
+from schedules.preview import Preview, preview
 from schedules.specs import calendar_names
 from schedules.states import CatchUpPolicy, FireOutcome, OverlapPolicy
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
 from scheduling_project.common.errors import DomainError, InvalidInput, NotFound
 from scheduling_project.common.pagination import NewestFirstPagination
+
+PAGE = {"type": "integer", "minimum": 1, "maximum": 500}
 
 #: What PUT makes of fields that it does not name.
 DEFAULTS: dict[str, Any] = {
@@ -192,7 +193,7 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
     @extend_schema(
         parameters=[
             OpenApiParameter("outcome", str, enum=FireOutcome.values),
-            OpenApiParameter("limit", OpenApiTypes.INT),
+            OpenApiParameter("limit", PAGE),
             OpenApiParameter("cursor", str),
         ],
         responses=HistorySerializer(many=True),
@@ -236,7 +237,7 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         return Response(StatsSerializer(history.stats(clock.now())).data)
 
     @extend_schema(
-        parameters=[OpenApiParameter("count", OpenApiTypes.INT, description="1 to 500; 10 when left out.")],
+        parameters=[OpenApiParameter("count", {**PAGE, "default": 10}, description="How many fires.")],
         responses=PreviewSerializer,
     )
     @action(detail=True, filterset_class=None, url_path="preview")
@@ -248,7 +249,7 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
             raise InvalidInput(fields={"count": ["must be a whole number from 1 to 500"]})
         spec = schedule.version.spec if schedule.version else {}
         now = int(clock.now().timestamp())
-        return Response(preview(spec, now=now, count=int(count), seed=str(schedule.pk)).as_dict())
+        return Response(_shown_preview(preview(spec, now=now, count=int(count), seed=str(schedule.pk))))
 
     @extend_schema(request=PreviewRequestSerializer, responses=PreviewSerializer)
     @action(detail=False, methods=["post"], filterset_class=None)
@@ -259,7 +260,7 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         count = given.pop("count")
         with _flat_errors(given):
             spec = _pinned(timing_fields.spec_of(given, None) or {})
-            return Response(preview(spec, now=int(after.timestamp()), count=count).as_dict())
+            return Response(_shown_preview(preview(spec, now=int(after.timestamp()), count=count)))
 
     @extend_schema(responses=ScheduleVersionSerializer(many=True))
     @action(detail=True, filterset_class=None)
@@ -330,6 +331,13 @@ def _id(text: str) -> UUID:
         raise NotFound(f"There is no schedule {text[:50]}.") from None
 
 
+def _shown_preview(found: Preview) -> dict[str, Any]:
+    """A preview whose fires all have the same members."""
+    shown_all = found.as_dict()
+    shown_all["next"] = [{"due": fire["utc"], "change": "", **fire} for fire in shown_all["next"]]
+    return shown_all
+
+
 def _pinned(spec: dict[str, Any]) -> dict[str, Any]:
     """The spec with the definitions of the calendars it names."""
     names = calendar_names(spec)
@@ -360,7 +368,8 @@ def _status(schedule: Schedule) -> dict[str, Any]:
     shown_next: list[Any] = []
     if schedule.enabled and schedule.version is not None:
         after = max(int(now.timestamp()), int(schedule.fired_through.timestamp()))
-        shown_next = preview(schedule.version.spec, now=after, count=5, seed=str(schedule.pk)).as_dict()["next"]
+        fires_to_come = preview(schedule.version.spec, now=after, count=5, seed=str(schedule.pk))
+        shown_next = _shown_preview(fires_to_come)["next"]
     overdue = (now - schedule.next_fire_at).total_seconds() if schedule.enabled and schedule.next_fire_at else 0.0
     most = schedule.max_executions
     task = schedule.periodic_task

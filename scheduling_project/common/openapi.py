@@ -35,6 +35,9 @@ OF_CHANGES: Final = {409: "The present state does not allow it", 415: "Not JSON"
 def describe_errors(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """Add problem documents and common headers to every operation (a drf-spectacular postprocessing hook)."""
     result.setdefault("components", {}).setdefault("schemas", {})["Problem"] = PROBLEM
+    for name, component in result["components"]["schemas"].items():
+        if name.endswith("Request") and "properties" in component:
+            component.setdefault("additionalProperties", False)  # `StrictSerializer` refuses what it does not know
     result["paths"] = {path.rstrip("/"): operations for path, operations in result.get("paths", {}).items()}
     for path, operations in result["paths"].items():
         for method, operation in operations.items():

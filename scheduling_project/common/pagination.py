@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import DataError
 from django.db.models import QuerySet
 from rest_framework import exceptions
-from rest_framework.pagination import CursorPagination
+from rest_framework.pagination import BasePagination, CursorPagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -18,6 +18,27 @@ if TYPE_CHECKING:
     from rest_framework.views import APIView
 
 MAX_PAGE: Final = 500
+
+
+class WholeList(BasePagination):
+    """A list that is always whole, in the shape of a page."""
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return _page_schema(schema)
+
+    @staticmethod
+    def response(data: Any) -> Response:
+        """The answer with all rows."""
+        return Response({"results": data, "next": None, "previous": None})
+
+
+def _page_schema(rows: dict[str, Any]) -> dict[str, Any]:
+    link = {"type": ["string", "null"], "format": "uri"}
+    return {
+        "type": "object",
+        "required": ["results", "next", "previous"],
+        "properties": {"results": rows, "next": link, "previous": link},
+    }
 
 
 class NewestFirstPagination(CursorPagination):
@@ -55,9 +76,11 @@ class NewestFirstPagination(CursorPagination):
         return Response({"results": data, "next": self.get_next_link(), "previous": self.get_previous_link()})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        link = {"type": ["string", "null"], "format": "uri"}
-        return {
-            "type": "object",
-            "required": ["results", "next", "previous"],
-            "properties": {"results": schema, "next": link, "previous": link},
-        }
+        return _page_schema(schema)
+
+    def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
+        parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
+        for parameter in parameters:
+            if parameter["name"] == self.page_size_query_param:
+                parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": self.page_size}
+        return parameters

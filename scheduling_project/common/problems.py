@@ -14,6 +14,7 @@ from django.core.exceptions import PermissionDenied, RequestDataTooBig, Suspicio
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
@@ -159,6 +160,7 @@ def respond(document: Mapping[str, Any], headers: Mapping[str, str] | None = Non
     return JsonResponse(dict(document), status=document["status"], headers=headers, content_type=MEDIA_TYPE)
 
 
+@csrf_exempt
 def unknown_route(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
     """Nothing lives at this address of the API."""
     return respond(problem(404, "not_found", "There is nothing at this address."))

@@ -24,7 +24,7 @@ def test_the_life_of_a_workflow(api: Api) -> None:
     assert (replaced["version"], replaced["name"]) == (3, "etl2")
     assert [v["number"] for v in api.ok("get", "/api/workflows/etl2/versions")["results"]] == [3, 2, 1]
     assert api.ok("get", "/api/workflows/etl2/versions/2")["definition"] == TWO
-    diff = api.ok("get", "/api/workflows/etl2/diff?before=1&after=2")
+    diff = api.ok("get", "/api/workflows/etl2/diff?before=1&after=2")["results"]
     assert {"path": "steps.work", "kind": "removed"}.items() <= diff[0].items()
     assert api.ok("post", "/api/workflows/etl2/versions/1/publish", {"note": "back"})["number"] == 1
     api.ok("delete", "/api/workflows/etl2", status=204)
@@ -93,7 +93,7 @@ def test_a_workflow_in_use_is_kept(api: Api) -> None:
 
 def test_what_definitions_are_made_of(api: Api) -> None:
     assert api.ok("get", "/api/workflows/definition-schema")["title"] == "Workflow definition"
-    assert isinstance(api.ok("get", "/api/workflows/tasks"), list)
+    assert isinstance(api.ok("get", "/api/workflows/tasks")["results"], list)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
