@@ -125,9 +125,7 @@ def _decide(
     limit: int = settings.WORKFLOW_MAX_EVENT_DEPTH
     if arrival.depth >= limit:
         outcome.state = ActivationState.CUT
-        outcome.reason = (
-            f"{arrival.depth} activations led to this event; a chain longer than {limit} is taken for a loop"
-        )
+        outcome.reason = f"{arrival.depth} activations led to this event; a longer chain is taken for a loop"
         return None
     refusal = refusal_of(activator.authentication, sender)
     if refusal is not None:

@@ -13,7 +13,7 @@ from execution.api.filters import by_label, by_workflow
 from triggers.states import ActivationState, DeliveryOutcome, EndpointState
 
 
-class _ChoicesFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):
+class _ChoicesFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):  # type: ignore[misc]
     """One or several, separated by commas."""
 
 
@@ -30,7 +30,7 @@ def by_type(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
     return queryset.filter(type__startswith=value[:-1]) if value.endswith("*") else queryset.filter(type=value)
 
 
-class TriggerFilter(FilterSet):
+class TriggerFilter(FilterSet):  # type: ignore[misc]
     name = django_filters.CharFilter(max_length=200)
     search = django_filters.CharFilter(field_name="name", lookup_expr="icontains", max_length=200)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
@@ -39,21 +39,21 @@ class TriggerFilter(FilterSet):
     enabled = django_filters.BooleanFilter()
 
 
-class WebhookFilter(FilterSet):
+class WebhookFilter(FilterSet):  # type: ignore[misc]
     slug = django_filters.CharFilter(max_length=100)
     state = _ChoicesFilter(choices=EndpointState.choices)
     scheme = django_filters.CharFilter(max_length=20)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
 
 
-class DeliveryFilter(FilterSet):
+class DeliveryFilter(FilterSet):  # type: ignore[misc]
     outcome = _ChoicesFilter(choices=DeliveryOutcome.choices)
     event = django_filters.UUIDFilter(field_name="event_id")
     received_after = django_filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="gte")
     received_before = django_filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="lt")
 
 
-class EventFilter(FilterSet):
+class EventFilter(FilterSet):  # type: ignore[misc]
     type = django_filters.CharFilter(method=by_type, max_length=200, label="Exact, or a prefix that ends in *.")
     source = django_filters.CharFilter(max_length=500)
     subject = django_filters.CharFilter(max_length=500)
@@ -64,7 +64,7 @@ class EventFilter(FilterSet):
     received_before = django_filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="lt")
 
 
-class ActivationFilter(FilterSet):
+class ActivationFilter(FilterSet):  # type: ignore[misc]
     state = _ChoicesFilter(choices=ActivationState.choices)
     trigger = django_filters.UUIDFilter(field_name="trigger_id")
     event = django_filters.UUIDFilter(field_name="event_id")
