@@ -39,5 +39,5 @@ def _client(url: str) -> redis.Redis:
 
 def key_of(queue: str, priority: int) -> str:
     """The list that holds a queue's messages of one priority, as kombu's Redis transport names it."""
-    prefix: str = settings.CELERY_BROKER_TRANSPORT_OPTIONS.get("global_keyprefix", "")
+    prefix = str(settings.CELERY_BROKER_TRANSPORT_OPTIONS.get("global_keyprefix", ""))
     return f"{prefix}{queue}{PRIORITY_SEPARATOR}{priority}" if priority else f"{prefix}{queue}"

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import celery
 from celery import shared_task
@@ -18,10 +18,21 @@ from django.conf import settings
 
 from execution.retry import UNLIMITED, Policy
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 MARK = "workflow_step"
 
 
 Task = celery.Task[Any, Any]
+
+
+@overload
+def step_task(function: Callable[P, R], /) -> celery.Task[P, R]: ...
+
+
+@overload
+def step_task(*args: Any, **options: Any) -> Callable[[Callable[P, R]], celery.Task[P, R]]: ...
 
 
 def step_task(*args: Any, **options: Any) -> Any:

@@ -40,7 +40,7 @@ COLD_SHUTDOWN_SECONDS = 5.0  # what Celery may take for a cold shutdown after it
 DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
 
 
-class StepRequest(Request):  # type: ignore[misc]
+class StepRequest(Request):
     """A received hint. Tells the engine when the process that ran it is gone."""
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:

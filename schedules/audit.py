@@ -38,11 +38,11 @@ CHUNK = 200
 
 
 class Covered(NamedTuple):
-    """A ledger entry in epoch seconds: one instant, or `count` from `first` to `last`."""
+    """A ledger entry in epoch seconds: one instant, or so many of them from `first` to `last`."""
 
     first: int
     last: int
-    count: int
+    instants: int
 
 
 @dataclass(slots=True)
@@ -109,8 +109,8 @@ def compare(finding: Finding, segments: Sequence[Segment], entries: Sequence[Cov
                 segment.timing.count(max(covered.first - 1, start), min(covered.last, stop))
                 for segment, start, stop in _spans(segments, covered.first - 1, covered.last)
             )
-            if expected != covered.count:
-                finding.note(finding.miscounted, (covered.first, covered.count, expected))
+            if expected != covered.instants:
+                finding.note(finding.miscounted, (covered.first, covered.instants, expected))
         if covered.first <= position and position > after:  # it begins inside the one before
             finding.note(finding.unexpected, covered.first)
         position = max(position, covered.last)

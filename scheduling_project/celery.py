@@ -8,7 +8,6 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
 
-from celery import Celery
 
 app = Celery("scheduling_project")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -371,7 +371,7 @@ def actor_of(request: HttpRequest) -> str:
     return str(request.user.get_username())
 
 
-def tell(form: forms.Form, error: DomainError) -> None:
+def tell(form: forms.BaseForm, error: DomainError) -> None:
     """Put a refusal beside the fields that it is about."""
     for name, rules in error.fields.items():
         own = name.split(".")[0]

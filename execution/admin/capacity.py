@@ -15,7 +15,6 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from execution import audit, queues
 from execution.admin import shown
@@ -166,7 +165,7 @@ class PoolAdmin(ModelAdmin):  # type: ignore[misc]
     def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
         return ("used",) if obj is None else ("name", "used")
 
-    @display(description="Taken")
+    @admin.display(description="Taken")
     def taken(self, pool: Pool) -> SafeString:
         share = min(100, round(100 * pool.used / pool.slots)) if pool.slots else 0
         return format_html(
@@ -175,11 +174,13 @@ class PoolAdmin(ModelAdmin):  # type: ignore[misc]
 
     def save_model(self, request: HttpRequest, obj: Pool, form: forms.ModelForm[Pool], change: bool) -> None:
         """Write what the form holds and nothing else: a plain save would write back an old `used`."""
-        values = {name: form.cleaned_data[name] for name in ("description", "slots") if name in form.cleaned_data}
+        values: dict[str, Any] = {
+            name: form.cleaned_data[name] for name in ("description", "slots") if name in form.cleaned_data
+        }
         with transaction.atomic():
             before: dict[str, Any] = {}
             if change:
-                before = Pool.objects.values("description", "slots").get(pk=obj.pk)
+                before |= dict(Pool.objects.values("description", "slots").get(pk=obj.pk))
                 Pool.objects.filter(pk=obj.pk).update(**values)
             else:
                 obj.save(force_insert=True)

@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from execution import dead_letters
@@ -138,7 +137,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         groups = dead_letters.groups(limit=MOST_GROUPS) if self.may_view(request) else []
         return super().changelist_view(request, {"groups": groups, **(extra_context or {})})
 
-    @display(description="Error")
+    @admin.display(description="Error")
     def shown_error(self, letter: DeadLetter) -> SafeString:
         return format_html(
             '<a class="sp-link" href="{}"><span class="sp-strong">{}</span></a>'
@@ -149,15 +148,15 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             letter.error[:160],
         )
 
-    @display(description="Where")
+    @admin.display(description="Where")
     def where(self, letter: DeadLetter) -> str:
         return f"{letter.workflow.name}.{letter.step_name}" if letter.step_name else letter.workflow.name
 
-    @display(description="State")
+    @admin.display(description="State")
     def shown_state(self, letter: DeadLetter) -> SafeString:
         return shown.badge(letter.state, letter.get_state_display())
 
-    @display(description="Fingerprint")
+    @admin.display(description="Fingerprint")
     def shown_fingerprint(self, letter: DeadLetter) -> SafeString:
         return format_html(
             '<a class="sp-link sp-mono" href="{}" title="All letters with this fingerprint">{}</a>',
@@ -165,7 +164,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
             letter.fingerprint[:10],
         )
 
-    @display(description="Arrived")
+    @admin.display(description="Arrived")
     def created(self, letter: DeadLetter) -> SafeString:
         return shown.instant(letter.created_at, relative=True)
 

@@ -16,7 +16,6 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from execution import lifecycle, priority
@@ -263,7 +262,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
             return queryset.filter(workflow__in=workflows), False
         return queryset.filter(idempotency_key=term), False
 
-    @display(description="Execution")
+    @admin.display(description="Execution")
     def shown_id(self, execution: Execution) -> SafeString:
         return format_html(
             '<a class="sp-link sp-mono" href="{}" title="{}">{}</a>',
@@ -272,29 +271,29 @@ class ExecutionAdmin(ReadOnlyAdmin):
             shown.short_id(execution.pk),
         )
 
-    @display(description="Workflow")
+    @admin.display(description="Workflow")
     def shown_workflow(self, execution: Execution) -> SafeString:
         return format_html('<span class="sp-strong">{}</span>', execution.workflow.name)
 
-    @display(description="State")
+    @admin.display(description="State")
     def shown_state(self, execution: Execution) -> SafeString:
         return shown.badge(execution.state, execution.get_state_display(), title=execution.state_reason)
 
-    @display(description="Source")
+    @admin.display(description="Source")
     def source(self, execution: Execution) -> SafeString:
         return format_html(
             '{}<span class="sp-faint"> {}</span>', execution.source_kind, execution.source_label or execution.source_id
         )
 
-    @display(description="Priority")
+    @admin.display(description="Priority")
     def shown_priority(self, execution: Execution) -> str:
         return shown.priority_text(execution.priority)
 
-    @display(description="Created")
+    @admin.display(description="Created")
     def created(self, execution: Execution) -> SafeString:
         return shown.instant(execution.created_at, relative=True)
 
-    @display(description="Took")
+    @admin.display(description="Took")
     def took(self, execution: Execution) -> SafeString:
         return shown.duration(execution.started_at, execution.finished_at, now=datetime.now(UTC))
 
@@ -303,8 +302,7 @@ class ExecutionAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, execution: Execution) -> dict[str, Any]:
         now = clock.now()
-        counts = _counts(execution)
-        total = sum(sum(states.values()) for states in counts.values())
+        counts, total = _counts(execution)
         runs = list(_interesting(execution)) if total > MOST_STEPS else list(execution.step_runs.order_by("id"))
         order = {name: place for place, name in enumerate(in_order(execution.version.definition))}
         runs.sort(key=lambda run: (order.get(run.name, len(order)), -1 if run.item_index is None else run.item_index))
@@ -357,21 +355,20 @@ def _facts(execution: Execution, now: datetime) -> list[tuple[str, Any]]:
     return facts
 
 
-def _counts(execution: Execution) -> dict[str, Counter[str]]:
-    """Per step how many step runs have which state; the parent of a fan-out counts where it has no items."""
-    rows = (
-        execution.step_runs.order_by()
-        .values("name", "state")
-        .annotate(
-            items=Count("id", filter=Q(item_index__isnull=False)), own=Count("id", filter=Q(item_index__isnull=True))
-        )
-    )
+def _counts(execution: Execution) -> tuple[dict[str, Counter[str]], int]:
+    """Per step how many of its items (or itself, where it has none) have which state, and how many rows there are."""
     items: dict[str, Counter[str]] = {}
     own: dict[str, Counter[str]] = {}
-    for row in rows:
-        items.setdefault(row["name"], Counter())[row["state"]] += row["items"]
-        own.setdefault(row["name"], Counter())[row["state"]] += row["own"]
-    return {name: +(items[name] if items[name].total() else own[name]) for name in items}
+    rows = execution.step_runs.order_by().values_list("name", "state")
+    counted = rows.annotate(
+        of_items=Count("id", filter=Q(item_index__isnull=False)),
+        of_itself=Count("id", filter=Q(item_index__isnull=True)),
+    )
+    for name, state, of_items, of_itself in counted:
+        items.setdefault(name, Counter())[state] += of_items
+        own.setdefault(name, Counter())[state] += of_itself
+    total = sum(counter.total() for counter in (*items.values(), *own.values()))
+    return {name: +(items[name] if items[name].total() else own[name]) for name in items}, total
 
 
 def _looks(counts: Mapping[str, Counter[str]]) -> dict[str, StepLook]:

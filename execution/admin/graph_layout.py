@@ -58,7 +58,8 @@ def layout(needs: Mapping[str, Sequence[str]]) -> Layout:
     rights: dict[Node, list[Node]] = {}
     for _, _, chain in chains:
         for node in chain[1:-1]:
-            layers[node[2]].append(node)  # type: ignore[arg-type]
+            assert isinstance(node, tuple)
+            layers[node[2]].append(node)
         for one, other in pairwise(chain):
             rights.setdefault(one, []).append(other)
             lefts.setdefault(other, []).append(one)

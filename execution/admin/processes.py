@@ -9,7 +9,6 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 
 from execution.admin import shown
 from execution.admin.base import Listed, ReadOnlyAdmin
@@ -34,11 +33,11 @@ class ProcessReportAdmin(ReadOnlyAdmin):
     ordering = ("-seen_at",)
     empty_text = "No worker and no beat has reported yet. Start one: celery -A scheduling_project worker."
 
-    @display(description="Life")
+    @admin.display(description="Life")
     def life(self, report: ProcessReport) -> SafeString:
         return shown.badge(life_of(report, datetime.now(UTC)))
 
-    @display(description="Busy slots")
+    @admin.display(description="Busy slots")
     def load(self, report: ProcessReport) -> SafeString:
         if report.kind != "worker":
             return shown.NOTHING
@@ -50,15 +49,15 @@ class ProcessReportAdmin(ReadOnlyAdmin):
             share,
         )
 
-    @display(description="Queues")
+    @admin.display(description="Queues")
     def queues_served(self, report: ProcessReport) -> str:
         return ", ".join(report.queues) or "–"
 
-    @display(description="Last seen")
+    @admin.display(description="Last seen")
     def seen(self, report: ProcessReport) -> SafeString:
         return shown.instant(report.seen_at, relative=True)
 
-    @display(description="Started")
+    @admin.display(description="Started")
     def since(self, report: ProcessReport) -> SafeString:
         return shown.instant(report.started_at, relative=True)
 

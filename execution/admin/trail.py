@@ -9,7 +9,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 
 from execution.admin import shown
 from execution.admin.base import Listed, ReadOnlyAdmin
@@ -38,15 +37,15 @@ class AuditEntryAdmin(ReadOnlyAdmin):
             return queryset.filter(actor=term), False
         return queryset.filter(subject_id=term), False
 
-    @display(description="When")
+    @admin.display(description="When")
     def when(self, entry: AuditEntry) -> SafeString:
         return shown.instant(entry.created_at)
 
-    @display(description="Action")
+    @admin.display(description="Action")
     def shown_action(self, entry: AuditEntry) -> SafeString:
         return format_html('<span class="sp-strong">{}</span>', entry.action)
 
-    @display(description="Subject")
+    @admin.display(description="Subject")
     def subject(self, entry: AuditEntry) -> SafeString:
         label = entry.subject_label or f"{entry.subject_kind} {shown.short_id(entry.subject_id)}"
         model = PAGES.get(entry.subject_kind)

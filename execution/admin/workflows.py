@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, Final
 
 from django import forms
@@ -16,7 +17,6 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from execution import creation, priority, workflows
@@ -207,25 +207,25 @@ class WorkflowAdmin(ReadOnlyAdmin):
         found: QuerySet[Workflow] = super().get_queryset(request)
         return found.select_related("published")
 
-    @display(description="Workflow")
+    @admin.display(description="Workflow")
     def shown_name(self, workflow: Workflow) -> SafeString:
         return format_html('<a class="sp-link sp-strong" href="{}">{}</a>', shown.page_of(workflow), workflow.name)
 
-    @display(description="Published")
+    @admin.display(description="Published")
     def published_version(self, workflow: Workflow) -> SafeString:
         if workflow.published is None:
             return shown.badge("", "draft")
         return shown.badge("published", f"v{workflow.published.number}")
 
-    @display(description="Steps")
+    @admin.display(description="Steps")
     def steps(self, workflow: Workflow) -> str:
         return str(len(workflow.published.definition.get("steps", {}))) if workflow.published else "–"
 
-    @display(description="Priority")
+    @admin.display(description="Priority")
     def shown_priority(self, workflow: Workflow) -> str:
         return shown.priority_text(workflow.priority)
 
-    @display(description="Updated")
+    @admin.display(description="Updated")
     def updated(self, workflow: Workflow) -> SafeString:
         return shown.instant(workflow.updated_at, relative=True)
 
@@ -357,7 +357,7 @@ def _versions(workflow: Workflow, versions: list[WorkflowVersion]) -> Listed:
     table = Listed(
         ("Version", "State", "Created", "By", "Note", "Differs from the one before"), empty="No version yet."
     )
-    for version, before in zip(versions, [*versions[1:], None], strict=True):
+    for version, before in zip_longest(versions, versions[1:]):
         changes = [] if before is None else workflows.diff(before.definition, version.definition)
         told = ", ".join(f"{change.kind} {change.path}" for change in changes[:6])
         table.rows.append(

@@ -1,4 +1,4 @@
-"""Calendars, the people's own data, and the switch that stops all firing."""
+"""Calendars: named sets of days, the people's own data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unfold.admin import ModelAdmin
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from execution import audit
-from execution.admin.base import JSONText, ReadOnlyAdmin, actor_of, tell
-from schedules.models import Calendar, FiringSwitch
+from execution.admin.base import JSONText, actor_of, tell
+from schedules.models import Calendar
 from scheduling_project.common.errors import DomainError
 
 FIELDS = ("name", "description", "definition")
@@ -32,7 +32,7 @@ class CalendarForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
         try:
             super()._post_clean()  # type: ignore[misc]
         except DomainError as error:
-            tell(self, error)
+            tell(self, error)  # type: ignore[arg-type]
 
 
 @admin.register(Calendar)
@@ -60,11 +60,3 @@ class CalendarAdmin(ModelAdmin):  # type: ignore[misc]
                 subject_label=obj.name,
                 changes=audit.difference(before, {name: getattr(obj, name) for name in FIELDS}),
             )
-
-
-@admin.register(FiringSwitch)
-class FiringSwitchAdmin(ReadOnlyAdmin):
-    """Whether anything fires at all."""
-
-    list_display = ("__str__", "stopped_at", "stopped_by", "note")
-    empty_text = "All firing is on; nobody ever stopped it."

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -53,7 +54,7 @@ def kill_worker(processes: Processes, *, kills: int = 5, load: int = 40) -> Verd
         os.kill(pid, signal.SIGKILL)
         killed.append(key)
         began = time.monotonic()
-        wait_until(f"{key} is taken back", lambda key=key: taken_back(key), timeout=CLEAR_TIMEOUT, pause=0.05)
+        wait_until(f"{key} is taken back", partial(taken_back, key), timeout=CLEAR_TIMEOUT, pause=0.05)
         recoveries.append(time.monotonic() - began)
     wait_until("all is clear", lambda: all_clear(executions), timeout=CLEAR_TIMEOUT)
     lost = Attempt.objects.filter(step_run__execution__in=executions, state="lost").count()
@@ -81,7 +82,7 @@ def fresh(running: dict[str, int], killed: list[str]) -> list[tuple[str, int]]:
 def taken_back(key: str) -> bool:
     """Whether the attempt that was killed is closed as lost."""
     execution_id, _, name = key.partition(":")
-    found = Attempt.objects.filter(step_run__execution=execution_id, step_run__name=name, state="lost")
+    found = Attempt.objects.filter(step_run__execution=UUID(execution_id), step_run__name=name, state="lost")
     return found.exists()
 
 
