@@ -27,6 +27,8 @@ MAX_RETRY_AFTER = 86_400.0  # seconds; a server cannot park a step for longer
 #: NAT64 (RFC 6052, RFC 8215) and the deprecated IPv4-compatible addresses (RFC 4291, section 2.5.5.1).
 WITH_IPV4_AT_THE_END = [ipaddress.IPv6Network(prefix) for prefix in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
 
+MAX_PORT = 65_535
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -52,7 +54,7 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
         GiveUp: the URL is not an absolute http(s) URL, its host resolves to a refused address, or the answer is
             longer than outputs may be.
     """
-    asked = _absolute(argument["url"])
+    asked = _absolute(argument["url"], argument.get("query"))
     timeout = step.timeout if step.timeout is not None else DEFAULT_TIMEOUT
     deadline = time.monotonic() + timeout
     headers = httpx.Headers({"Host": asked.netloc.decode("ascii"), "Idempotency-Key": claim.idempotency_key})
@@ -65,7 +67,6 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
             argument.get("method", "GET"),
             _pin(asked),
             headers=headers,
-            params=argument.get("query"),
             json=argument.get("json"),
             content=argument.get("body"),
             extensions=extensions,
@@ -119,12 +120,13 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, (aware - datetime.now(UTC)).total_seconds()), MAX_RETRY_AFTER)
 
 
-def _absolute(text: Any) -> httpx.URL:
+def _absolute(text: Any, query: Mapping[str, Any] | None) -> httpx.URL:
+    """The URL, the members of `query` added to its own."""
     try:
-        url = httpx.URL(text)
+        url = httpx.URL(text).copy_merge_params(query or {})
     except (httpx.InvalidURL, TypeError) as error:
         raise GiveUp(f"{text!r:.500} is not a URL: {error}") from None
-    if url.scheme not in {"http", "https"} or not url.host:
+    if url.scheme not in {"http", "https"} or not url.host or (url.port or 0) > MAX_PORT:
         raise GiveUp(f"{text!r:.500} is not an absolute http:// or https:// URL")
     return url
 

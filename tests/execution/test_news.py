@@ -30,9 +30,14 @@ def test_news_are_taken_oldest_first_up_to_a_limit_and_once() -> None:
 
 def test_news_that_a_consumer_could_not_act_on_come_back() -> None:
     tell("schedule", "s")
-    with pytest.raises(RuntimeError), engine.transaction():
-        assert len(news.claim("schedule")) == 1
-        raise RuntimeError("crash")
+
+    def crash() -> None:
+        with engine.transaction():
+            assert len(news.claim("schedule")) == 1
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError):
+        crash()
     assert len(news.claim("schedule")) == 1
 
 

@@ -34,9 +34,9 @@ def test_every_state_has_its_row_and_every_arrow_leads_to_a_state(transitions: T
 
 
 def test_open_and_terminal_states_share_nothing_and_leave_nothing_out() -> None:
-    assert states.EXECUTION_OPEN | states.EXECUTION_TERMINAL == set(ExecutionState)
+    assert set(ExecutionState) == states.EXECUTION_OPEN | states.EXECUTION_TERMINAL
     assert not states.EXECUTION_OPEN & states.EXECUTION_TERMINAL
-    assert states.STEP_OPEN | states.STEP_TERMINAL == set(StepState)
+    assert set(StepState) == states.STEP_OPEN | states.STEP_TERMINAL
     assert not states.STEP_OPEN & states.STEP_TERMINAL
     assert states.STEP_CLAIMABLE < states.STEP_OPEN
 

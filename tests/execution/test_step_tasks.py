@@ -152,8 +152,9 @@ def test_the_policy_retries_as_often_and_as_late_as_celery_would(
     assert policy is not None
     if policy.jitter:
         pytest.skip("draws at random")
+    asked: list[float] = []
     for retries in range(6):
-        asked: list[float] = []
+        asked.clear()
         made.push_request(retries=retries, called_directly=False, is_eager=False)
         made.signature_from_request = lambda *_, countdown=None, **__: asked.append(countdown) or _Unsent()  # type: ignore[method-assign]
         try:
