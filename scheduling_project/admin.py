@@ -29,7 +29,6 @@ from django_celery_beat.models import (
 )
 from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, OutstandingToken
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
@@ -122,19 +121,19 @@ class PeriodicTaskAdmin(BasePeriodicTaskAdmin, FastList):  # type: ignore[misc]
         response: HttpResponseBase = ModelAdmin.changeform_view(self, request, object_id, form_url, extra_context)
         return response
 
-    @display(description="State")
+    @admin.display(description="State")
     def shown_enabled(self, task: PeriodicTask) -> SafeString:
         return shown.badge("enabled", "on") if task.enabled else shown.badge("", "off")
 
-    @display(description="When")
+    @admin.display(description="When")
     def when(self, task: PeriodicTask) -> str:
         return str(task.scheduler or "–")
 
-    @display(description="Mirrors")
+    @admin.display(description="Mirrors")
     def shown_schedule(self, task: PeriodicTask) -> SafeString:
         return shown.link(schedule_of(task))
 
-    @display(description="Last run")
+    @admin.display(description="Last run")
     def last_run(self, task: PeriodicTask) -> SafeString:
         return shown.instant(task.last_run_at, relative=True)
 

@@ -82,6 +82,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     alive = Counter(report.kind for report in processes if life_of(report, now) == "alive")
     troubles = list(_troubles(now, processes, alive))
     context |= {
+        "title": "Dashboard",
         "now": now,
         "troubles": troubles,
         "is_bad": bool(troubles),
@@ -173,7 +174,7 @@ def _cards(
         yield Card("Workers", str(len(workers)), f"{busy} of {slots} slots busy", url, "" if workers else "bad")
         url = shown.list_address(ProcessReport, kind="beat")
         beats = alive.get("beat", 0)
-        below = "any number may run" if beats else "nothing fires"
+        below = "firing" if beats else "nothing fires"
         yield Card("Beats", str(beats), below, url, "" if beats else "bad")
 
 
@@ -253,7 +254,9 @@ def _troubles(now: datetime, processes: Sequence[ProcessReport], alive: Mapping[
     stopped = FiringSwitch.objects.filter(stopped_at__isnull=False).first()
     if stopped is not None:
         note = f": {stopped.note}" if stopped.note else ""
-        yield Trouble(f"All firing was stopped by {stopped.stopped_by or 'somebody'}{note}")
+        yield Trouble(
+            f"All firing was stopped by {stopped.stopped_by or 'somebody'}{note}", shown.address(FiringSwitch, 1)
+        )
     if not alive.get("beat"):
         yield Trouble(
             "No beat has reported lately: schedules do not fire. What is due fires when one is back.", reports

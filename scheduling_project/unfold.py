@@ -39,6 +39,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 _page("Schedules", "calendar_clock", "schedules.schedule"),
                 _page("Ledger", "receipt_long", "schedules.schedulefire"),
                 _page("Calendars", "calendar_month", "schedules.calendar"),
+                _page("All firing", "power_settings_new", "schedules.firingswitch"),
             ],
         },
         {

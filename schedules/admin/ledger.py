@@ -8,7 +8,6 @@ from django.contrib import admin
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 
 from execution.admin import shown
 from execution.admin.base import ReadOnlyAdmin
@@ -53,27 +52,27 @@ class ScheduleFireAdmin(ReadOnlyAdmin):
     chips_field = "outcome"
     empty_text = "Nothing has been due yet. Every due instant ends here, also those that started nothing."
 
-    @display(description="Instant")
+    @admin.display(description="Instant")
     def instants(self, fire: ScheduleFire) -> SafeString:
         return span_of(fire)
 
-    @display(description="Schedule")
+    @admin.display(description="Schedule")
     def shown_schedule(self, fire: ScheduleFire) -> SafeString:
         return shown.link(fire.schedule)
 
-    @display(description="Outcome")
+    @admin.display(description="Outcome")
     def outcome_badge(self, fire: ScheduleFire) -> SafeString:
         return outcome_of(fire)
 
-    @display(description="Reason")
+    @admin.display(description="Reason")
     def why(self, fire: ScheduleFire) -> str:
         return reason_of(fire) or "–"
 
-    @display(description="Execution")
+    @admin.display(description="Execution")
     def shown_execution(self, fire: ScheduleFire) -> SafeString:
         return execution_of(fire)
 
-    @display(description="Recorded")
+    @admin.display(description="Recorded")
     def recorded(self, fire: ScheduleFire) -> SafeString:
         return shown.instant(fire.recorded_at, relative=True)
 

@@ -16,7 +16,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
-from unfold.decorators import display
 
 from execution.admin import shown
 from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, tell
@@ -165,15 +164,15 @@ class ScheduleAdmin(ReadOnlyAdmin):
         found: QuerySet[Schedule] = super().get_queryset(request)
         return found.select_related("workflow", "version")
 
-    @display(description="Schedule", ordering="name")
+    @admin.display(description="Schedule", ordering="name")
     def shown_name(self, schedule: Schedule) -> SafeString:
         return format_html('<a class="sp-link sp-strong" href="{}">{}</a>', shown.page_of(schedule), schedule.name)
 
-    @display(description="When")
+    @admin.display(description="When")
     def timing(self, schedule: Schedule) -> SafeString:
         return format_html('<span class="sp-cut" title="{0}">{0}</span>', timing_of(schedule))
 
-    @display(description="State")
+    @admin.display(description="State")
     def state(self, schedule: Schedule) -> SafeString:
         if schedule.enabled:
             return shown.badge("enabled", "active")
@@ -182,15 +181,15 @@ class ScheduleAdmin(ReadOnlyAdmin):
         is_bad = schedule.pause_kind in {PauseKind.FAILURES, PauseKind.ERROR}
         return shown.badge("failed" if is_bad else "retryable", "paused", title=schedule.pause_note)
 
-    @display(description="Next", ordering="next_fire_at")
+    @admin.display(description="Next", ordering="next_fire_at")
     def next_fire(self, schedule: Schedule) -> SafeString:
         return shown.instant(schedule.next_fire_at if schedule.enabled else None, relative=True)
 
-    @display(description="Last", ordering="last_fire_at")
+    @admin.display(description="Last", ordering="last_fire_at")
     def last_fire(self, schedule: Schedule) -> SafeString:
         return shown.instant(schedule.last_fire_at, relative=True)
 
-    @display(description="Workflow")
+    @admin.display(description="Workflow")
     def shown_workflow(self, schedule: Schedule) -> SafeString:
         return shown.link(schedule.workflow)
 

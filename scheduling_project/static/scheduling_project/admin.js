@@ -10,6 +10,7 @@
     if (size < 60) return ago.format(Math.round(seconds), "second");
     if (size < 3600) return ago.format(Math.round(seconds / 60), "minute");
     if (size < 172800) return ago.format(Math.round(seconds / 3600), "hour");
+    if (size < 5184000) return ago.format(Math.round(seconds / 86400), "day");
     return exact.format(date);
   }
 
