@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import django_filters
 from django_filters.rest_framework import FilterSet
+from drf_spectacular.utils import extend_schema_field
 
 
 class StrictFilterSet(FilterSet):  # type: ignore[misc]
@@ -20,7 +21,8 @@ class StrictFilterSet(FilterSet):  # type: ignore[misc]
 
 def flag(field: str) -> django_filters.ChoiceFilter:
     """A filter by ``true`` or ``false``, and nothing else."""
-    return django_filters.ChoiceFilter(
+    chosen = django_filters.ChoiceFilter(
         choices=[("true", "true"), ("false", "false")],
         method=lambda queryset, name, value: queryset.filter(**{field: value == "true"}),
     )
+    return extend_schema_field({"type": "boolean"})(chosen)
