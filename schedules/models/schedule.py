@@ -35,7 +35,12 @@ class Schedule(models.Model):
     metadata = models.JSONField(default=dict, blank=True)
 
     # Definition: what starts, with what
-    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="schedules")
+    workflow = models.ForeignKey(
+        Workflow,
+        on_delete=models.PROTECT,
+        related_name="schedules",
+        db_index=False,  # `schedule_by_workflow` leads with it
+    )
     input = models.JSONField(default=dict, blank=True)
     priority = priority.field()
     queue = models.CharField(max_length=100, blank=True)

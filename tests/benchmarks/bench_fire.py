@@ -66,7 +66,7 @@ def fill(total: int) -> None:
         cursor.execute(
             """
             INSERT INTO schedules_scheduleversion (id, schedule_id, number, effective_from, spec, tzdata, created_by)
-            SELECT gen_random_uuid(), id, 1, fired_through, %s::jsonb, '', '' FROM schedules_schedule
+            SELECT gen_random_uuid(), id, 1, '2020-01-01Z', %s::jsonb, '', '' FROM schedules_schedule
             """,
             [json.dumps(spec)],
         )
