@@ -8,6 +8,7 @@ import pytest
 
 from execution import definitions, json_schemas
 from execution.models import WorkflowVersion
+from execution.step_tasks import step_task
 from scheduling_project.common.errors import InvalidInput
 
 
@@ -241,3 +242,73 @@ def test_validators_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(4):
         definitions.validate_input(version(None), {})
     assert len(definitions._validators) == 2
+
+
+@step_task(name="tests.definitions.copy")
+def copy(source: str, target: str = "") -> None:
+    """Takes one argument at least."""
+
+
+@pytest.mark.parametrize(
+    ("step", "path", "rule"),
+    [
+        ({"task": "tests.definitions.copy", "with": {"source": "${{ input.x }}"}}, "", ""),
+        ({"task": "tests.definitions.copy"}, "steps.a.with", "missing a required argument: 'source'"),
+        ({"task": "tests.definitions.copy", "with": {"source": "", "x": 1}}, "steps.a.with", "unexpected keyword"),
+        ({"task": "celery.backend_cleanup"}, "steps.a.task", "is not a task that steps may run here"),
+        ({"task": "nowhere"}, "steps.a.task", "is not a task that steps may run here"),
+    ],
+)
+def test_a_task_is_allowed_and_takes_its_arguments(step: dict[str, Any], path: str, rule: str) -> None:
+    problems = definitions.problems_of(steps(a=step))
+    assert list(problems) == ([path] if path else [])
+    assert rule in str(problems)
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "rule"),
+    [
+        ({"properties": {"a": {"type": 5}}}, "input.properties.a.type", "is not valid JSON Schema"),
+        ({"anyOf": [{"$ref": "#nowhere"}]}, "input.anyOf.0.$ref", "which is not in the schema"),
+        ({"$dynamicRef": "https://example.org"}, "input.$dynamicRef", "may only refer to the schema itself"),
+        ({"const": {"$ref": "https://example.org"}}, "", ""),
+    ],
+)
+def test_an_input_schema_is_looked_through(schema: dict[str, Any], path: str, rule: str) -> None:
+    problems = definitions.problems_of({**steps(a=wait()), "input": schema})
+    assert list(problems) == ([path] if path else [])
+    assert rule in str(problems)
+
+
+def test_a_schema_that_is_too_deep_is_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"not": deep}
+    assert "nested deeper" in str(json_schemas.schema_problems(deep, at="input"))
+
+
+@pytest.mark.parametrize(
+    ("value", "good"),
+    [
+        ("2026-03-01T09:00:00Z", True),
+        ("2026-03-01T09:00:00.5+01:00", True),
+        ("2026-03-01T09:00:00", False),
+        ("2026-13-01T09:00:00Z", False),
+        ("soon", False),
+        (5, True),
+    ],
+)
+def test_instants_are_checked_as_rfc_3339(value: Any, good: bool) -> None:
+    checker = json_schemas.validator({"properties": {"at": {"format": "date-time"}}})
+    assert (json_schemas.value_problems(checker, {"at": value}, at="input") == {}) is good
+
+
+def test_a_rule_is_named_once_and_rules_are_bounded() -> None:
+    problems: json_schemas.Problems = {}
+    json_schemas.add(problems, "a", "is wrong")
+    json_schemas.add(problems, "a", "is wrong")
+    assert problems == {"a": ["is wrong"]}
+    for number in range(200):
+        json_schemas.add(problems, f"b{number}", "is wrong")
+        json_schemas.add(problems, "a", f"rule {number}")
+    assert len(problems) == len(problems["a"]) == json_schemas.MAX_PROBLEMS

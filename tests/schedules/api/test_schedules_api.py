@@ -10,7 +10,7 @@ import pytest
 
 from execution.models import Execution
 from schedules import firing
-from schedules.models import Schedule, ScheduleFire
+from schedules.models import Calendar, Schedule, ScheduleFire
 from tests import factories
 from tests.api_client import Api
 
@@ -266,3 +266,30 @@ def test_a_name_is_used_once_and_unknown_ids_are_not_found(api: Api) -> None:
         "post", f"/api/schedules/{made['id']}/pause", {"until": "2020-01-01T00:00:00Z"}, status=400, field="until"
     )
     api.refused("post", f"/api/schedules/{made['id']}/pause", {"until": "soon"}, status=400, field="until")
+
+
+def test_a_calendar_is_pinned_and_found_by_previews(api: Api) -> None:
+    Calendar.objects.create(name="closed", definition={"kind": "dates", "dates": ["2027-01-01"]})
+    calendars = {"exclude": ["closed"]}
+    body = {"cron_expression": "0 0 * * *", "calendars": calendars, "after": "2026-12-31T12:00:00Z", "count": 1}
+    shown = api.ok("post", "/api/schedules/preview", body)
+    assert shown["next"][0]["utc"] == "2027-01-02T00:00:00Z"
+    made = make(api, calendars=calendars)
+    assert made["calendars"]["exclude"] == ["closed"]
+    bare = api.ok("patch", f"/api/schedules/{made['id']}", {"calendars": None})
+    assert bare["calendars"] is None
+    api.refused("patch", f"/api/schedules/{made['id']}", {"timetables": []}, status=400)
+    api.refused("put", f"/api/schedules/{made['id']}", {"name": "x", "workflow": "etl"}, status=400)
+    api.refused("get", "/api/schedules/nonsense/executions", status=404)
+
+
+def test_what_cannot_be_done_in_bulk_is_named(api: Api) -> None:
+    made = make(api)
+    Schedule.objects.update(
+        enabled=False, paused_at=factories.now(), pause_kind="finished", max_executions=1, started_count=1
+    )
+    result = api.ok("post", "/api/schedules/bulk", {"action": "resume", "label": "x", "ids": [made["id"]]})
+    assert result["done"] == []
+    refused = api.ok("post", "/api/schedules/bulk", {"action": "resume", "ids": [made["id"]]})["refused"]
+    assert refused == [{"id": made["id"], "reason": "The schedule has nothing left to fire."}]
+    assert api.ok("get", f"/api/schedules/{made['id']}/status")["state"] == "finished"
