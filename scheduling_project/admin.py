@@ -74,7 +74,9 @@ class _TaskSelect(UnfoldAdminSelectWidget, TaskSelectWidget):  # type: ignore[mi
 class _PeriodicTaskForm(PeriodicTaskForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "regtask" in self.fields:  # not on the page of a mirror row
+        if schedule_of(self.instance) is not None:  # declared by the parent, and so in every form of it
+            del self.fields["regtask"], self.fields["task"]
+        else:
             self.fields["regtask"].widget = _TaskSelect()
             self.fields["task"].widget = UnfoldAdminTextInputWidget()
 
