@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Field, QuerySet
 
 from execution import audit
 from schedules import lifecycle, values
@@ -43,11 +43,11 @@ def export(schedules: QuerySet[Schedule]) -> list[dict[str, Any]]:
 
 
 def _document(schedule: Schedule) -> dict[str, Any]:
-    document = {"name": schedule.name, "workflow": schedule.workflow.name}
+    document: dict[str, Any] = {"name": schedule.name, "workflow": schedule.workflow.name}
     shown = values.snapshot(schedule)
     for name in ("spec", *values.FIELDS):
         value = shown[name]
-        default = None if name == "spec" else Schedule._meta.get_field(name).get_default()
+        default = None if name == "spec" else _default(name)
         if name not in document and value not in (None, "", {}, default):
             document[name] = value
     if "spec" in document and "calendars" in document["spec"]:
@@ -115,7 +115,7 @@ def apply(
 
 
 def _apply_one(document: Mapping[str, Any], applied: Applied, actor: str, using: str) -> None:
-    given = {name: Schedule._meta.get_field(name).get_default() for name in values.FIELDS if name != "workflow"}
+    given = {name: _default(name) for name in values.FIELDS if name != "workflow"}
     given |= {k: v for k, v in document.items() if k != "enabled"}
     given["labels"] = {**(given["labels"] or {}), MANAGED: MANAGER}
     name = document["name"]
@@ -137,3 +137,9 @@ def _apply_one(document: Mapping[str, Any], applied: Applied, actor: str, using:
 
 def _enabled(document: Mapping[str, Any]) -> dict[str, bool]:
     return {"enabled": document["enabled"] is not False} if "enabled" in document else {}
+
+
+def _default(name: str) -> Any:
+    field = Schedule._meta.get_field(name)
+    assert isinstance(field, Field)
+    return field.get_default()

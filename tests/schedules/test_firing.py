@@ -212,6 +212,17 @@ def test_buffer_all_runs_one_after_the_other_in_order():
     assert started(nightly) == [60, 120, 180, 240]
 
 
+@pytest.mark.parametrize("policy", ["cancel_other", "terminate_other"])
+def test_the_other_policies_end_what_runs_and_start_the_latest(policy):
+    nightly = schedule(overlap_policy=policy)
+    fire_due(at(60))
+    fire_due(at(180))
+    first, last = Execution.objects.order_by("scheduled_for")
+    assert (first.state, last.state) == ("cancelled", "queued")
+    assert policy.split("_")[0] in first.state_reason
+    assert [entry[3:] for entry in ledger(nightly)] == [("started", ""), ("skipped", "overlap"), ("started", "")]
+
+
 def test_a_release_that_the_news_missed_is_made_up_by_the_sweep():
     schedule(overlap_policy="buffer_one")
     fire_due(at(120))
