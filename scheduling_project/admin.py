@@ -163,12 +163,6 @@ class PeriodicTaskAdmin(BasePeriodicTaskAdmin, FastList):  # type: ignore[misc]
     def has_delete_permission(self, request: HttpRequest, obj: PeriodicTask | None = None) -> bool:
         return bool(super().has_delete_permission(request, obj)) and (obj is None or schedule_of(obj) is None)
 
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> None:
-        ordinary, mirrors = _parted(queryset)
-        super().delete_queryset(request, ordinary)
-        if mirrors:
-            messages.error(request, f"{len(mirrors)} kept: they mirror schedules; delete those instead.")
-
     # ── Actions ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @admin.action(description="Enable selected tasks", permissions=["change"])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db.models import Model
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -138,10 +138,14 @@ def list_address(model: type[Model], **filters: object) -> str:
 
 
 def link(subject: Model | None, text: str = "") -> SafeString:
-    """A link to an object's page."""
+    """A link to an object's page; its name alone where it has none."""
     if subject is None:
         return NOTHING
-    return format_html('<a class="sp-link" href="{}">{}</a>', page_of(subject), text or str(subject))
+    try:
+        url = page_of(subject)
+    except NoReverseMatch:
+        return format_html("{}", text or str(subject))
+    return format_html('<a class="sp-link" href="{}">{}</a>', url, text or str(subject))
 
 
 def short_id(key: object) -> str:

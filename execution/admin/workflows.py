@@ -31,6 +31,7 @@ from scheduling_project.common.errors import DomainError, InvalidInput
 CHANGE: Final = "execution.change_workflow"
 HISTORY: Final = 60
 LATEST: Final = 12
+MOST_USERS: Final = 50
 
 EXAMPLE: Final[dict[str, Any]] = {
     "input": {"type": "object", "properties": {"day": {"type": "string"}}},
@@ -347,9 +348,8 @@ def _users(workflow: Workflow) -> Listed:
         model = relation.related_model
         if model._meta.app_label == Workflow._meta.app_label or not relation.one_to_many:
             continue
-        name = relation.get_accessor_name()
-        for user in getattr(workflow, name).all()[:50] if name else ():
-            table.rows.append((str(model._meta.verbose_name), shown.link(user)))
+        users = model._default_manager.filter(**{relation.field.name: workflow})
+        table.rows.extend((str(model._meta.verbose_name), shown.link(user)) for user in users[:MOST_USERS])
     return table
 
 

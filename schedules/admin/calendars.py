@@ -30,7 +30,7 @@ class CalendarForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
     def _post_clean(self) -> None:
         """The model's own check speaks of fields as the API does."""
         try:
-            super()._post_clean()  # type: ignore[misc]
+            super()._post_clean()
         except DomainError as error:
             tell(self, error)  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from execution.models import (
     DeadLetter,
     Execution,
     ExecutionOutput,
+    News,
     Pool,
     ProcessReport,
     QueueSettings,
@@ -220,6 +221,12 @@ def test_many_executions_are_cancelled_after_one_confirmation(root: Browser) -> 
         "Cancel: 2 done.",
         "1 refused: The execution is succeeded and cannot be cancelled.",
     ]
+
+
+def test_many_that_are_all_refused_are_told_by_reason(root: Browser) -> None:
+    over = [factories.make_execution(state=ExecutionState.SUCCEEDED) for _ in range(2)]
+    answer = root.choose(Execution, "cancel", over, confirmed="yes")
+    assert told(answer) == ["2 refused: The execution is succeeded and cannot be cancelled."]
 
 
 def test_actions_for_many_need_their_permission() -> None:
@@ -649,6 +656,7 @@ def test_values_are_escaped_and_cut() -> None:
     assert shown.duration(None, None) == shown.NOTHING
     assert shown.instant(None) == shown.NOTHING
     assert shown.link(None) == shown.NOTHING
+    assert shown.link(News(topic="<t>", subject="s")) == "&lt;t&gt; s"  # it has no page
     assert shown.tone("no such state") == "calm"
     assert len(shown.json_text("x" * 50_000)) < 21_000
 

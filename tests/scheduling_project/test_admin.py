@@ -331,6 +331,17 @@ def test_actions_on_mirrors_do_what_the_schedules_buttons_do(root: Browser) -> N
     assert told(answer)[-1] == "1 schedule started."
 
 
+@pytest.mark.parametrize(
+    ("action", "enabled"), [("disable_tasks", False), ("toggle_tasks", False), ("enable_tasks", True)]
+)
+def test_actions_on_mirrors_alone_touch_no_ordinary_task(root: Browser, action: str, enabled: bool) -> None:
+    schedule, task = make_schedule(), ordinary()
+    root.choose(PeriodicTask, action, [mirror(schedule)])
+    schedule.refresh_from_db()
+    task.refresh_from_db()
+    assert (schedule.enabled, task.enabled) == (enabled, True)
+
+
 def test_running_an_ordinary_task_sends_it(root: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     from celery import current_app
 
@@ -356,8 +367,10 @@ def test_mirror_rows_are_deleted_with_their_schedules_only(root: Browser) -> Non
     schedule, task = make_schedule(), ordinary()
     row = mirror(schedule)
     assert root.post(reverse("admin:django_celery_beat_periodictask_delete", args=[row.pk])).status_code == 403
-    answer = root.choose(PeriodicTask, "delete_selected", [row, task], post="yes")
-    assert PeriodicTask.objects.filter(pk=row.pk).exists(), told(answer)
+    assert root.choose(PeriodicTask, "delete_selected", [row, task], post="yes").status_code == 403
+    assert PeriodicTask.objects.filter(pk__in=[row.pk, task.pk]).count() == 2
+    root.choose(PeriodicTask, "delete_selected", [task], post="yes")
+    assert not PeriodicTask.objects.filter(pk=task.pk).exists()
 
 
 def test_disabling_needs_the_permission_to_change() -> None:
