@@ -1,0 +1,257 @@
+"""The parts of the documentation that are made from the code. ``python -m tests.docs.pages`` writes them anew.
+
+`test_pages` fails while a page and the code differ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from scheduling_project.environment import LAPTOP_SECRET_KEY, PROJECT_ROOT, Environment
+
+DOCS = PROJECT_ROOT / "docs"
+
+#: Every variable by section, with what it is for.
+SETTINGS: dict[str, dict[str, str]] = {
+    "Deployment": {
+        "DEBUG": "Development mode. Off, the laptop defaults are refused where they would be unsafe.",
+        "SECRET_KEY": "Signs sessions and tokens. Required with `DEBUG=0`: at least 32 random characters.",
+        "ALLOWED_HOSTS": "Host names under which the web process answers. Required with `DEBUG=0`.",
+        "CSRF_TRUSTED_ORIGINS": "Origins (`https://…`) whose forms are accepted, where a proxy changes the host.",
+        "SECURE_SSL_REDIRECT": "Redirect plain HTTP to HTTPS (but not `/healthz` and `/readyz`).",
+        "BEHIND_TLS_PROXY": "Believe `X-Forwarded-Proto`. Only behind a proxy that always sets it.",
+        "TIME_ZONE": "Zone in which the admin shows times. Schedules have zones of their own.",
+        "LOG_LEVEL": "What is said at least.",
+        "LOG_FORMAT": "`console` for people, `json` for one JSON object a line.",
+        "EXTRA_APPS": "Django apps of yours, for instance with step tasks. Their folders must be on `PYTHONPATH`.",
+        "DEMO": "Install the demo app, and seed it (`make run` does so unless `DEMO=0`).",
+    },
+    "Servers": {
+        "DATABASE_URL": "Postgres. Given, `make run` embeds none.",
+        "REDIS_URL": "Redis or Valkey, without eviction (`maxmemory-policy noeviction`). Given, none is embedded.",
+        "DATA_DIR": "Folder of the embedded servers, generated secrets and the demo's files.",
+        "DATABASE_POOL_SIZE": "Connections in the pool of a web process; 0: one persistent connection a thread.",
+        "PORT": "Port of the web process under `make run`; a free one near it when the default is taken.",
+        "FLOWER_PORT": "Port of Flower under `make run`, likewise.",
+        "FLOWER_URL": "Where the admin's link to Flower leads; `http://127.0.0.1:FLOWER_PORT/` when empty.",
+    },
+    "Queues and steps": {
+        "WORKFLOW_QUEUES": "Queues that exist; the first is the default. Workers choose theirs with `-Q`.",
+        "WORKFLOW_TASKS": "Celery tasks that may be steps beside those marked with `@step_task`; patterns with `*`.",
+        "WORKFLOW_HTTP_ALLOWED_NETWORKS": "Networks that are not public and that HTTP steps may reach all the same.",
+        "WORKFLOW_MAX_PAYLOAD_BYTES": "Longest input, output or response that is kept, in bytes of JSON.",
+        "WORKFLOW_MAX_FAN_OUT": "Most items of one `for_each`.",
+    },
+    "The protocol": {
+        "WORKFLOW_LEASE_SECONDS": "How long a worker holds a step without a sign of life.",
+        "WORKFLOW_HEARTBEAT_SECONDS": "How often it gives one; at most half the lease.",
+        "WORKFLOW_RESCUE_SECONDS": "How often workers look for steps whose lease has run out.",
+        "WORKFLOW_SWEEP_SECONDS": "How often workers look for steps that were not sent or not claimed.",
+        "WORKFLOW_REDISPATCH_SECONDS": "How long a message may stay unclaimed before it is sent again (doubling).",
+        "WORKFLOW_MAX_WORKER_DEATHS": "After so many lost workers a step fails as quarantined.",
+        "WORKFLOW_IN_FLIGHT_PER_LEVEL": "Most unclaimed messages per queue and priority.",
+        "WORKFLOW_SHUTDOWN_GRACE_SECONDS": "What running steps get to end when their worker stops; then: given back.",
+    },
+    "Schedules": {
+        "SCHEDULE_PERIODIC_TASK_MIRROR": "Keep a django-celery-beat PeriodicTask for each schedule.",
+        "SCHEDULE_CATCH_UP_WINDOW_SECONDS": "Late instants older than this are missed, where a schedule says nothing.",
+        "SCHEDULE_CATCH_UP_LIMIT": "Most late instants of one schedule that one catch-up starts.",
+    },
+    "Triggers": {
+        "WORKFLOW_ENCRYPTION_KEYS": "Fernet keys for secrets at rest, newest first; from `SECRET_KEY` when empty.",
+        "WORKFLOW_MAX_EVENT_DEPTH": "How many events may follow from one another before the chain is cut.",
+        "WORKFLOW_EVENTS_KEPT_DAYS": "Days for which events are kept.",
+    },
+}
+
+SETTINGS_HEAD = """# Settings
+
+Everything that can be set comes from the environment, is read once at the start, and is typed: a bad value ends the
+process with a line that names the variable, the value and the rule (secrets are never shown). Lists are separated by
+commas. Durations are in seconds unless the name says otherwise. An empty variable counts as not set.
+
+<!-- Made from scheduling_project/environment.py by tests/docs/pages.py; edit there. -->
+"""
+SETTINGS_TAIL = """## Read elsewhere
+
+| variable | read by | meaning |
+| --- | --- | --- |
+| `ADMIN_USER`, `ADMIN_PASSWORD` | `make run`, `manage.py prepare` | The first administrator (`admin`). `make run` \
+makes a password up, keeps it in `DATA_DIR` and prints it. |
+| `FLOWER_BASIC_AUTH` | Flower | `user:password`, several separated by commas; `make run` sets it. |
+| `FLOWER_…` | Flower | Every option of Flower. |
+| `TEST_DATABASE_URL`, `TEST_REDIS_URL` | `make test` | Servers to test on instead of embedded ones. |
+| `PYTHON`, `VENV`, `ARGS`, `COVERAGE` | `make` | The interpreter, the folder of the virtual environment, options for \
+pytest, coverage on. |
+"""
+
+
+def _type(annotation: Any) -> str:
+    if get_origin(annotation) is not None and get_args(annotation) and get_origin(annotation) is not list:
+        return " ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) is list:
+        return "list"
+    return {bool: "0 or 1", int: "whole number", float: "number", Path: "path"}.get(annotation, "text")
+
+
+def _limits(metadata: list[Any]) -> str:
+    bounds = {name: getattr(limit, name) for limit in metadata for name in ("ge", "le") if hasattr(limit, name)}
+    if not bounds:
+        return ""
+    low, high = (f"{bounds[name]:,}".replace(",", " ") if name in bounds else "" for name in ("ge", "le"))
+    return f", {low} to {high}" if high else f", {low} or more"
+
+
+def _default(name: str, value: Any) -> str:
+    if value == LAPTOP_SECRET_KEY:
+        return "one for laptops only"
+    if isinstance(value, Path):
+        return f"`{value.relative_to(PROJECT_ROOT)}`"
+    if isinstance(value, bool):
+        return f"`{int(value)}`"
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    return f"`{text}`" if text else ""
+
+
+def settings_page() -> str:
+    """`docs/reference/settings.md`."""
+    known = [name for section in SETTINGS.values() for name in section]
+    fields = Environment.model_fields
+    missing, unknown = set(fields) - set(known), set(known) - set(fields)
+    if missing or unknown:
+        raise LookupError(f"tests/docs/pages.py lacks {sorted(missing)} and has the unknown {sorted(unknown)}")
+    parts = [SETTINGS_HEAD]
+    for section, names in SETTINGS.items():
+        rows = [f"## {section}\n", "| variable | value | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, meaning in names.items():
+            field = fields[name]
+            value = _type(field.annotation) + _limits(field.metadata)
+            rows.append(f"| `{name}` | {value} | {_default(name, field.default)} | {meaning} |")
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join([*parts, SETTINGS_TAIL])
+
+
+KINDS = {
+    "task": "Calls a Celery task that may be a step, with the members of `with` as keyword arguments. Its result is "
+    "the step's output.",
+    "http": "Makes one HTTP request. The output is `{status, headers, body}`, a JSON body decoded. `Idempotency-Key` "
+    "is sent along.",
+    "wait": "A durable sleep: seconds, or a number with `s`, `m`, `h` or `d`. Nothing runs meanwhile.",
+    "approval": "Waits until somebody approves or rejects it; fails when it `expires`.",
+    "workflow": "Starts another workflow and waits for its end; its output is the step's.",
+    "emit": "Publishes an event, for triggers.",
+}
+
+DEFINITION_HEAD = """# Workflow definitions
+
+A definition is one JSON object. It is checked as a whole when it is saved: its shape, cycles, tasks that do not exist
+or cannot take these arguments, expressions that do not compile or read what cannot be there yet, patterns, queues.
+Every problem is told at once, under its dotted path (`steps.load.needs.0`). What was published never changes: an edit
+is a new version, and an execution ends with the version it began with.
+
+```json
+{"input": {"type": "object", "properties": {"day": {"type": "string"}}, "required": ["day"]},
+ "steps": {
+   "extract": {"task": "demo.tasks.extract", "with": {"day": "${{ input.day }}"}},
+   "load": {"needs": ["extract"], "for_each": "${{ steps.extract.output.parts }}",
+            "task": "demo.tasks.load", "with": {"part": "${{ item }}"},
+            "retry": {"max_attempts": 5, "backoff": 2, "backoff_max": 60, "jitter": true}, "timeout": 30},
+   "review": {"needs": ["load"], "approval": {"expires": "2d"},
+              "when": {"steps": {"load": {"output": {"failed": [{"numeric": [">", 0]}]}}}}}},
+ "output": "${{ steps.load.output.succeeded }}", "timeout": 3600}
+```
+
+Strings may hold [expressions](expressions.md), `${{ … }}`; `when` is a [pattern](patterns.md).
+
+<!-- Made from execution/definition_schema.py by tests/docs/pages.py; edit there. -->
+"""
+MEMBERS = {
+    "description": "For people.",
+    "input": "A JSON Schema (2020-12) that every input must satisfy. Every input is an object.",
+    "steps": "The steps by name.",
+    "output": "What the execution returns; its expressions are evaluated at the end.",
+    "timeout": "Seconds. Of a workflow: until the execution is cancelled. Of a step: per attempt.",
+    "retry": "The retry policy of every step that states none, or of this step.",
+    "queue": "Where its steps (or this step) run.",
+    "priority": "0 (first) to 9, or `critical`, `high`, `normal`, `low`.",
+    "concurrency": "How many executions with the same key run at once: `key` (with expressions), `limit` (1), and what "
+    "a further one does: `on_conflict` `queue`, `skip` or `cancel_older`.",
+    "needs": "Steps that must have ended before.",
+    "when": "A pattern over `{input, steps, execution}`; where it does not match, the step is skipped.",
+    "for_each": "A list, or an expression that gives one: the step runs once for each `item`. Its output is "
+    "`{count, succeeded, failed, results}`.",
+    "max_parallel": "How many items run at once.",
+    "on_error": "`fail` (the rest that needs it is skipped, a dead letter is made) or `continue`.",
+    "pool": "Capacity shared by steps: `name` and `units` (1) that an attempt takes while it runs.",
+}
+RETRY = {
+    "max_attempts": ("3", "How often it is tried in all."),
+    "backoff": ("2", "Seconds before the second attempt."),
+    "factor": ("2", "Growth of the delay per further attempt."),
+    "backoff_max": ("600", "Longest delay in seconds."),
+    "jitter": ("true", "Full jitter: anywhere between 0 and the delay."),
+    "retry_on": ("everything", "Failures that are retried."),
+    "give_up_on": ("none", "Failures that are not."),
+}
+DEFINITION_TAIL = """A policy that says only part of this takes the rest from the table. Failures are named by exception
+class path (`OSError`, `httpx.ConnectError`; base classes count), by HTTP status (`503`) or class of them (`5xx`),
+`timeout`, `connection` or `worker_death`.
+
+**Precedence.** The first policy that anybody stated holds, whole: the step in the definition, then the schedule or
+trigger or the call that started the execution, then the workflow, then the Celery task's own `autoretry_for` options,
+then none (one attempt). The policy in force and its origin are shown with every execution. A delay that the step
+(`self.retry(countdown=…)`) or the server (`Retry-After`) asks for comes before the policy's own.
+
+## The schema
+
+`GET /api/workflows/definition-schema` answers with the same JSON Schema (2020-12):
+
+"""
+
+
+def definition_page() -> str:
+    """`docs/reference/definition.md`."""
+    from execution.definition_schema import DEFINITION_SCHEMA, STEP_KINDS
+    from execution.retry import POLICY_SCHEMA
+    from execution.steps import KINDS as PERFORMED
+
+    step = DEFINITION_SCHEMA["$defs"]["step"]["properties"]
+    own = set(STEP_KINDS) | {"with"}
+    # A kind is documented once something performs it.
+    kinds = [kind for kind in STEP_KINDS if kind in PERFORMED or kind in {"wait", "approval"}]
+    parts = [DEFINITION_HEAD, "## Members of a definition\n", _members(list(DEFINITION_SCHEMA["properties"]))]
+    parts += ["## Members of a step\n", "One of the kinds:\n", "| kind | what it does |\n| --- | --- |"]
+    parts += ["\n".join(f"| `{kind}` | {KINDS[kind]} |" for kind in kinds) + "\n", "and any of:\n"]
+    parts += [_members([name for name in step if name not in own])]
+    parts += ["## Retry policies\n", "| member | default | meaning |\n| --- | --- | --- |"]
+    parts += ["\n".join(f"| `{name}` | {RETRY[name][0]} | {RETRY[name][1]} |" for name in POLICY_SCHEMA["properties"])]
+    schema = json.dumps(DEFINITION_SCHEMA, indent=1, ensure_ascii=False)
+    return "\n".join([*parts, "", DEFINITION_TAIL + f"```json\n{schema}\n```\n"])
+
+
+def _members(names: list[str]) -> str:
+    rows = [f"| `{name}` | {MEMBERS[name]} |" for name in names]
+    return "\n".join(["| member | meaning |", "| --- | --- |", *rows]) + "\n"
+
+
+PAGES = {
+    "reference/settings.md": settings_page,
+    "reference/definition.md": definition_page,
+}
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
+    import django
+
+    django.setup()
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+        print(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    main()
