@@ -135,7 +135,7 @@ def _apply_one(document: Mapping[str, Any], applied: Applied, actor: str, using:
         applied.unchanged.append(name)
 
 
-def _enabled(document: Mapping[str, Any]) -> dict[str, bool]:
+def _enabled(document: Mapping[str, Any]) -> dict[str, Any]:
     return {"enabled": document["enabled"] is not False} if "enabled" in document else {}
 
 

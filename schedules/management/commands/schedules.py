@@ -6,7 +6,7 @@ import getpass
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from uuid import UUID
 
 import yaml
@@ -58,7 +58,7 @@ class Command(BaseCommand):
             switching.add_argument("--note", default="", help="why, for the audit trail")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
-        self.console = Console(file=self.stdout, width=None if sys.stdout.isatty() else 160)
+        self.console = Console(file=cast(IO[str], self.stdout), width=None if sys.stdout.isatty() else 160)
         try:
             getattr(self, f"do_{verb}")(options)
         except DomainError as error:
