@@ -16,13 +16,14 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from execution import dead_letters
 from execution.admin import shown
-from execution.admin.base import Confirmation, Done, JSONText, Listed, ReadOnlyAdmin, Verb, WithNote, note_field
+from execution.admin.base import Confirmation, Done, JSONText, Listed, ReadOnlyAdmin, Verb, WithNote, note_field, one_of
 from execution.admin.executions import CreatedFilter
 from execution.models import DeadLetter
 from execution.states import DEAD_LETTER_UNDECIDED, DeadLetterState
 
 CHANGE: Final = "execution.change_deadletter"
 MOST_GROUPS: Final = 8
+REASONS: Final = ("failed", "exhausted", "timed_out", "quarantined", "expired", "rejected", "unprepared")
 
 
 class RedriveForm(Confirmation):
@@ -108,7 +109,7 @@ class DeadLetterAdmin(ReadOnlyAdmin):
     detail_template = "admin/execution/deadletter/detail.html"
     list_display = ("shown_error", "where", "shown_state", "reason", "attempts", "shown_fingerprint", "created")
     list_select_related = ("workflow",)
-    list_filter = (("workflow", AutocompleteSelectFilter), "reason", CreatedFilter)
+    list_filter = (("workflow", AutocompleteSelectFilter), one_of("reason", REASONS), CreatedFilter)
     list_filter_submit = True
     search_fields = ("fingerprint",)
     search_help_text = "Exact fingerprint or error type"

@@ -20,7 +20,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from execution import lifecycle, priority
 from execution.admin import shown
-from execution.admin.base import Confirmation, Done, JSONText, ReadOnlyAdmin, Verb, WithNote, note_field
+from execution.admin.base import Confirmation, Done, JSONText, ReadOnlyAdmin, Verb, WithNote, note_field, one_of
 from execution.admin.graph_svg import StepLook, draw, in_order
 from execution.admin.timeline_svg import Bar, Row, timeline
 from execution.models import Attempt, Execution, ExecutionOutput, StepOutput, StepRun, Workflow
@@ -33,6 +33,8 @@ MOST_ATTEMPTS: Final = 400
 MOST_ROWS: Final = 60
 CHANGE: Final = "execution.change_execution"
 ADD: Final = "execution.add_execution"
+
+SOURCES: Final = ("api", "admin", "schedule", "trigger", "rerun", "redrive", "child")
 
 #: Where several items of a step have several states, the first of these that occurs is the step's.
 LOUDEST: Final = (
@@ -69,20 +71,6 @@ def first_id(moment: datetime) -> UUID:
     '019b76da-a800-7000-8000-000000000000'
     """
     return UUID(int=int(moment.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62)
-
-
-class SourceFilter(SimpleListFilter):
-    """What started it."""
-
-    title = "source"
-    parameter_name = "source_kind"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        kinds = ("api", "schedule", "trigger", "rerun", "redrive", "child", "admin")
-        return [(kind, kind.capitalize()) for kind in kinds]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(source_kind=self.value()) if self.value() else queryset
 
 
 # ── Verbs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +220,11 @@ class ExecutionAdmin(ReadOnlyAdmin):
     list_display = ("shown_id", "shown_workflow", "shown_state", "source", "shown_priority", "created", "took")
     list_display_links = None
     list_select_related = ("workflow",)
-    list_filter = (("workflow", AutocompleteSelectFilter), SourceFilter, CreatedFilter)
+    list_filter = (
+        ("workflow", AutocompleteSelectFilter),
+        one_of("source_kind", SOURCES, title="source"),
+        CreatedFilter,
+    )
     list_filter_submit = True
     search_fields = ("id",)
     search_help_text = "Id, name of a workflow, or idempotency key"

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from execution.admin import shown
-from execution.admin.base import Listed, ReadOnlyAdmin
-from execution.models import AuditEntry, DeadLetter, Execution, Workflow
+from execution.admin.base import Listed, ReadOnlyAdmin, one_of
+from execution.models import AuditEntry
 
-#: Kinds of subjects that have a page in this admin.
-PAGES = {"execution": Execution, "workflow": Workflow, "dead_letter": DeadLetter}
+#: Kinds of subjects, each with the page of its objects in this admin, by name: the apps above are not imported.
+PAGES: Final[Mapping[str, str]] = {
+    "execution": "execution_execution",
+    "workflow": "execution_workflow",
+    "dead_letter": "execution_deadletter",
+    "queue": "execution_queuesettings",
+    "pool": "execution_pool",
+    "schedule": "schedules_schedule",
+    "calendar": "schedules_calendar",
+    "trigger": "triggers_trigger",
+    "endpoint": "triggers_endpoint",
+    "step_run": "",
+    "firing": "",
+    "api_key": "",
+}
 
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
     list_display = ("when", "actor", "shown_action", "subject", "note")
     list_display_links = ("when",)
-    list_filter = ("subject_kind",)
+    list_filter = (one_of("subject_kind", tuple(PAGES), title="subject"),)
     search_fields = ("subject_id", "actor")
     search_help_text = "Exact id of a subject, or exact actor"
     empty_text = "Nobody has done anything yet. Every deed of a person or an API key will stand here."
@@ -48,10 +63,12 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @admin.display(description="Subject")
     def subject(self, entry: AuditEntry) -> SafeString:
         label = entry.subject_label or f"{entry.subject_kind} {shown.short_id(entry.subject_id)}"
-        model = PAGES.get(entry.subject_kind)
-        if model is None:
+        page = PAGES.get(entry.subject_kind)
+        try:
+            url = reverse(f"admin:{page}_change", args=[entry.subject_id])
+        except NoReverseMatch:
             return format_html("{}", label)
-        return format_html('<a class="sp-link" href="{}">{}</a>', shown.address(model, entry.subject_id), label)
+        return format_html('<a class="sp-link" href="{}">{}</a>', url, label)
 
     def title_of(self, entry: AuditEntry) -> str:
         return f"{entry.action} by {entry.actor}"

@@ -30,9 +30,9 @@ class CalendarForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's class
     def _post_clean(self) -> None:
         """The model's own check speaks of fields as the API does."""
         try:
-            super()._post_clean()
+            super()._post_clean()  # type: ignore[misc]  # private in Django, absent from its stubs
         except DomainError as error:
-            tell(self, error)  # type: ignore[arg-type]
+            tell(self, error)
 
 
 @admin.register(Calendar)

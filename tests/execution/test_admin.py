@@ -575,6 +575,7 @@ def test_the_trail_shows_changes_and_leads_to_its_subject(root: Browser) -> None
     assert "<pre" in root.page(page_url(changed))
     root.page(page_url(odd))
     assert "bob" not in root.page(list_url(AuditEntry), q="ada")
+    assert "bob" not in root.page(list_url(AuditEntry), subject_kind="execution")
     assert "key.revoke" in root.page(list_url(AuditEntry), q="7")
     assert "key.revoke" in root.page(list_url(AuditEntry), q=" ")
 
