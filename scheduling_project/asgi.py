@@ -1,9 +1,22 @@
-"""The ASGI application."""
+"""The ASGI application: Django, and beside it the door for webhooks, which needs none of Django's middleware."""
+
+from __future__ import annotations
 
 import os
+from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
 
-application = get_asgi_application()
+django = get_asgi_application()
+
+from triggers import asgi as hooks  # noqa: E402 - models can be imported from here on
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Hand a request to the part that answers it."""
+    if scope["type"] == "http" and scope["path"].startswith(hooks.PREFIX):
+        await hooks.application(scope, receive, send)
+    else:
+        await django(scope, receive, send)

@@ -59,17 +59,19 @@ class Outcome:
         }
 
 
-INSERT = """
-INSERT INTO triggers_activation (id, trigger_id, event_id, execution_id, group_id, state, reason, created_at,
-    updated_at)
-SELECT id, trigger_id, %(event)s::uuid, execution_id, group_id, state, reason, %(now)s::timestamptz,
-    %(now)s::timestamptz
-FROM unnest(%(id)s::uuid[], %(trigger)s::uuid[], %(execution)s::uuid[], %(group)s::uuid[], %(state)s::text[],
-    %(reason)s::text[]) AS new (id, trigger_id, execution_id, group_id, state, reason)
-"""
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the matched triggers make of an event: nothing is written yet but throttles, counts and groups.
+
+    `full` are batches that this event completes.
+    """
+
+    outcomes: list[Outcome]
+    starts: list[Start]
+    full: list[UUID]
 
 
-def activate(
+def decide(
     rules: Iterable[Rule],
     *,
     event_id: UUID,
@@ -78,37 +80,44 @@ def activate(
     sender: Sender,
     now: datetime,
     using: str,
-) -> list[Outcome]:
-    """Write the activations of a new event, and the executions that they start, in the open transaction."""
-    outcomes: list[Outcome] = []
-    starts: list[Start] = []
-    full: list[UUID] = []
+) -> Decided:
+    """Ask each trigger in turn. The caller writes the outcomes and starts the executions in the same transaction."""
+    decided = Decided([], [], [])
     for rule in sorted(rules, key=lambda rule: str(rule.id)):
         activator: Activator = rule.value
         outcome = Outcome(uuid7(), activator.id, activator.name, ActivationState.STARTED)
-        outcomes.append(outcome)
+        decided.outcomes.append(outcome)
         try:
             start = _decide(
-                activator, outcome, full, arrival=arrival, document=document, sender=sender, now=now, using=using
+                activator,
+                outcome,
+                decided.full,
+                arrival=arrival,
+                document=document,
+                sender=sender,
+                now=now,
+                using=using,
             )
         except (DomainError, ExpressionError) as error:
             outcome.state, outcome.reason = ActivationState.FAILED, str(error)[:MAX_REASON]
             continue
         if start is not None:
             outcome.execution_id = start.id
-            starts.append(start)
-    if outcomes:
-        engine.fetch_all(INSERT, _columns(outcomes, event_id=event_id, now=now), using=using)
-    creation.start_many(starts, now=now, using=using)
-    for group_id in full:
+            decided.starts.append(start)
+    return decided
+
+
+def start_full(decided: Decided, *, now: datetime, using: str) -> None:
+    """Start the batches that the event has completed, once its activations are written."""
+    for group_id in decided.full:
         group = flow_control.close(group_id, now=now, using=using)
-        if group is not None:
-            execution_id, reason = start_group(group, now=now, using=using)
-            for outcome in outcomes:
-                if outcome.group_id == group_id:
-                    outcome.state = ActivationState.FAILED if execution_id is None else ActivationState.STARTED
-                    outcome.execution_id, outcome.reason = execution_id, reason
-    return outcomes
+        if group is None:
+            continue
+        execution_id, reason = start_group(group, now=now, using=using)
+        for outcome in decided.outcomes:
+            if outcome.group_id == group_id:
+                outcome.state = ActivationState.FAILED if execution_id is None else ActivationState.STARTED
+                outcome.execution_id, outcome.reason = execution_id, reason
 
 
 def _decide(
@@ -231,19 +240,6 @@ def _text(template: Template | None, scope: Mapping[str, Any]) -> str:
     if len(text) <= MAX_KEY and "\x00" not in text:
         return text
     return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _columns(outcomes: Sequence[Outcome], *, event_id: UUID, now: datetime) -> dict[str, Any]:
-    return {
-        "event": event_id,
-        "now": now,
-        "id": [outcome.id for outcome in outcomes],
-        "trigger": [outcome.trigger_id for outcome in outcomes],
-        "execution": [outcome.execution_id for outcome in outcomes],
-        "group": [outcome.group_id for outcome in outcomes],
-        "state": [outcome.state.value for outcome in outcomes],
-        "reason": [outcome.reason for outcome in outcomes],
-    }
 
 
 # ── Groups ───────────────────────────────────────────────────────────────────────────────────────────────────

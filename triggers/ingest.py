@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from execution import engine
+from execution import creation, engine
 from execution.failures import storable
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.ids import uuid7
@@ -82,10 +82,19 @@ FROM triggers_event e LEFT JOIN triggers_activation a ON a.event_id = e.id
 WHERE e.endpoint_id IS NOT DISTINCT FROM %(endpoint)s::uuid AND e.dedup_key = %(dedup_key)s::text
 ORDER BY a.id
 """
-_INSERT_DELIVERY = """
+# The activations, and one line of the delivery log that says what each trigger made of the event.
+_INSERT_ACTIVATIONS = """
+WITH activations AS (
+    INSERT INTO triggers_activation (id, trigger_id, event_id, execution_id, group_id, state, reason, created_at,
+        updated_at)
+    SELECT id, trigger_id, %(event)s::uuid, execution_id, group_id, state, reason, %(now)s::timestamptz,
+        %(now)s::timestamptz
+    FROM unnest(%(ids)s::uuid[], %(triggers)s::uuid[], %(executions)s::uuid[], %(groups)s::uuid[], %(states)s::text[],
+        %(reasons)s::text[]) AS new (id, trigger_id, execution_id, group_id, state, reason)
+)
 INSERT INTO triggers_delivery (id, endpoint_id, event_id, outcome, status, reason, delivery_id, sender, size, verdicts,
     duration_ms, received_at)
-VALUES (%(id)s::uuid, %(endpoint)s::uuid, %(event)s::uuid, %(outcome)s::text, %(status)s::int, %(reason)s::text,
+VALUES (%(id)s::uuid, %(endpoint)s::uuid, %(event)s::uuid, %(outcome)s::text, %(status)s::int, '',
     %(delivery_id)s::text, %(sender)s::text, %(size)s::int, %(verdicts)s::jsonb,
     extract(epoch FROM clock_timestamp() - %(now)s::timestamptz) * 1000, %(now)s::timestamptz)
 """
@@ -115,7 +124,7 @@ def ingest(
         endpoint_id = None if endpoint is None else endpoint.id
         document = arrival.document(id=event_id, endpoint=slug, received_at=instant)
         if wanted_only:
-            snapshot = catalog.current(using=using)
+            snapshot = catalog.current(using=using, max_age=0)
             if not snapshot.index.match(document, endpoint_id):
                 return None
         params = _columns(arrival, event_id, endpoint_id, sender, instant)
@@ -124,15 +133,18 @@ def ingest(
         row = engine.fetch_one(_INSERT_EVENT, params, using=using)
         if row is None:
             receipt = _earlier(params, using)
-            _log(receipt.event_id, DeliveryOutcome.DUPLICATE, [], params, sender, using)
+            _write(receipt.event_id, DeliveryOutcome.DUPLICATE, [], [], params, sender, using)
             return receipt
         snapshot = catalog.at_version(row.version, using=using)
         matched = _matched(snapshot, document, endpoint_id, only, instant)
-        outcomes = activation.activate(
+        decided = activation.decide(
             matched, event_id=event_id, arrival=arrival, document=document, sender=sender, now=instant, using=using
         )
+        outcomes = decided.outcomes
+        creation.start_many(decided.starts, now=instant, using=using)
         verdicts = verdicts_of(snapshot, document, endpoint_id, matched, outcomes, instant)
-        _log(event_id, DeliveryOutcome.ACCEPTED, verdicts, params, sender, using)
+        _write(event_id, DeliveryOutcome.ACCEPTED, outcomes, verdicts, params, sender, using)
+        activation.start_full(decided, now=instant, using=using)
     return Receipt(event_id, [(outcome.id, outcome.execution_id) for outcome in outcomes])
 
 
@@ -288,9 +300,10 @@ def _columns(
     }
 
 
-def _log(
+def _write(
     event_id: UUID,
     outcome: DeliveryOutcome,
+    outcomes: Sequence[Outcome],
     verdicts: list[dict[str, Any]],
     event: Mapping[str, Any],
     sender: Sender,
@@ -302,11 +315,16 @@ def _log(
         "event": event_id,
         "outcome": outcome.value,
         "status": 200 if outcome is DeliveryOutcome.DUPLICATE else 202,
-        "reason": "",
         "delivery_id": event["delivery_id"],
         "sender": sender.name[:200],
         "size": len(event["raw"]),
         "verdicts": engine.dump_json(verdicts),
         "now": event["now"],
+        "ids": [one.id for one in outcomes],
+        "triggers": [one.trigger_id for one in outcomes],
+        "executions": [one.execution_id for one in outcomes],
+        "groups": [one.group_id for one in outcomes],
+        "states": [one.state.value for one in outcomes],
+        "reasons": [one.reason for one in outcomes],
     }
-    engine.fetch_all(_INSERT_DELIVERY, params, using=using)
+    engine.fetch_all(_INSERT_ACTIVATIONS, params, using=using)

@@ -81,7 +81,7 @@ def receive(delivery: Delivery) -> Reply:
         receipts = [
             receipt
             for arrival in arrivals
-            if (receipt := ingest.ingest(arrival, sender=sender, endpoint=endpoint)) is not None
+            if (receipt := ingest.ingest(arrival, sender=sender, endpoint=endpoint, now=now)) is not None
         ]
         return _accepted(endpoint, receipts, is_batch=_is_batch(delivery))
     except Refused as refusal:
