@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import psutil
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, WorkerLostError
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state as worker_state
 from celery.worker.request import Request
@@ -45,9 +45,13 @@ class StepRequest(Request):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        if isinstance(error, WorkerLostError | SystemExit):
+        if isinstance(error, WorkerLostError | SystemExit | Terminated):
             self._mark_gone(timed_out=False)
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def revoked(self) -> bool:
+        """Never: what is wanted stands in Postgres (cancel). A revoked id would also bar the sweep's next hint."""
+        return False
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         if not soft:

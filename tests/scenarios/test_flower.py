@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from execution import creation, workflows
-from execution.models import Attempt, Execution
+from execution.models import Attempt, Execution, StepRun
 from execution.states import EXECUTION_TERMINAL
 from scheduling_project.drills.processes import Processes, wait_until
 from scheduling_project.embedded.ports import free_port
@@ -34,8 +34,11 @@ class Flower:
     port: int
     seen: dict[str, set[str]] = field(default_factory=dict)
 
-    def get(self, path: str, *, password: str | None = PASSWORD) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
+    def post(self, path: str) -> Any:
+        return self.get(path, data=b"")
+
+    def get(self, path: str, *, password: str | None = PASSWORD, data: bytes | None = None) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data)
         if password is not None:
             credentials = base64.b64encode(f"{USER}:{password}".encode()).decode()
             request.add_header("Authorization", f"Basic {credentials}")
@@ -170,3 +173,22 @@ def test_nobody_gets_in_without_the_password(flower: Flower) -> None:
         assert flower.status(path, password="wrong") == 401, path
     assert flower.status("/api/tasks", password=PASSWORD) == 200
     assert flower.status("/healthcheck", password=None) == 200, "the supervisor's question needs no password"
+
+
+def test_what_flowers_buttons_do_to_a_step_is_made_good(flower: Flower, processes: Processes, tmp_path: Path) -> None:
+    """Terminate ends a process, and the step runs again; Revoke of a message that waits has no effect."""
+    path = tmp_path / "effects"
+    processes.worker(slots=1)
+    busy = run("busy", {"work": {"task": "drill.effect", "with": {"path": str(path), "seconds": 4}}})
+    wait_until("the step runs", path.exists, timeout=30)
+    waiting = run("waiting", {"work": {"task": "drill.effect", "with": {"path": str(path)}}})
+    step = StepRun.objects.get(execution=waiting)
+    wait_until("Flower shows the busy step", lambda: flower.states("busy.work") == ["STARTED"], timeout=20)
+
+    flower.post(f"/api/task/revoke/{step.pk}-1")
+    flower.post(f"/api/task/revoke/{StepRun.objects.get(execution=busy).pk}-1?terminate=true&signal=SIGKILL")
+
+    wait_until("both end", lambda: has_ended(busy) and has_ended(waiting), timeout=40)
+    assert (busy.state, waiting.state) == ("succeeded", "succeeded")
+    attempts = Attempt.objects.filter(step_run__execution=busy).order_by("number")
+    assert list(attempts.values_list("state", flat=True)) == ["lost", "succeeded"]
