@@ -159,14 +159,14 @@ def _cards(
         paused = bounded(Schedule.objects.filter(enabled=False))
         url = shown.list_address(Schedule, enabled__exact=1)
         active = _figure(bounded(Schedule.objects.filter(enabled=True)))
-        yield Card("Active schedules", active, f"{paused:,} paused" if paused else "none paused", url)
+        yield Card("Schedules", active, f"active, {paused:,} paused" if paused else "active", url)
     if may("execution.view_execution"):
         yield from _execution_cards(now, sum(hours.values(), Counter()))
     if may("execution.view_deadletter"):
         count = bounded(DeadLetter.objects.filter(state=DeadLetterState.OPEN))
         url = shown.list_address(DeadLetter, state__exact="open")
-        below = "wait for a decision" if count else "nothing to decide"
-        yield Card("Open dead letters", _figure(count), below, url, "bad" if count else "")
+        below = "open, undecided" if count else "nothing to decide"
+        yield Card("Dead letters", _figure(count), below, url, "bad" if count else "")
     if may("execution.view_processreport"):
         workers = [report for report in processes if report.kind == "worker" and life_of(report, now) == "alive"]
         slots, busy = sum(report.slots for report in workers), sum(report.busy for report in workers)
@@ -189,7 +189,7 @@ def _execution_cards(now: datetime, ended: Counter[str]) -> Iterator[Card]:
         "Queued", _figure(queued), f"{_figure(steps)} steps due", shown.list_address(Execution, state__exact="queued")
     )
     good, bad = ended[ExecutionState.SUCCEEDED], ended[ExecutionState.FAILED]
-    below = "of the latest 50,000" if ended.total() >= MOST_ENDED else f"of {good + bad:,} ended"
+    below = "of latest 50,000" if ended.total() >= MOST_ENDED else f"of {good + bad:,} ended"
     rate = f"{100 * good / (good + bad):.1f} %".replace("100.0", "100") if good + bad else "–"
     tone = "warn" if good + bad and good / (good + bad) < 0.95 else ""
     yield Card("Success, 24 h", rate, below, shown.list_address(Execution, created="24h"), tone)

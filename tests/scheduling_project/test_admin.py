@@ -141,12 +141,12 @@ def test_the_cards_count(root: Browser) -> None:
     context = dashboard.dashboard(request, {})
     figures = {card.label: card.figure for card in context["cards"]}
     assert figures == {
-        "Active schedules": "1",
+        "Schedules": "1",
         "Running": "1",
         "Queued": "0",
         "Success, 24 h": "50.0 %",
         "Failures, 24 h": "2",
-        "Open dead letters": "1",
+        "Dead letters": "1",
         "Workers": "1",
         "Beats": "1",
     }
@@ -156,9 +156,9 @@ def test_the_cards_count(root: Browser) -> None:
 def test_figures_of_what_a_user_may_not_see_are_left_out() -> None:
     factories.make_execution()
     text = Browser("schedules.view_schedule").page(INDEX)
-    assert "Active schedules" in text
+    assert "active" in text
     assert "Latest executions" not in text
-    assert "Open dead letters" not in text
+    assert "undecided" not in text
     nobody = Browser(anonymous=True)
     nobody.force_login(User.objects.create_user("nobody", is_staff=True))
     assert "Next to fire" not in nobody.page(INDEX)
