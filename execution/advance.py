@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import dispatch, engine, queue, signals
+from execution import dispatch, engine, graph_rows, queue, signals
 from execution.expressions import ExpressionError, Reference, Template
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan, seconds
@@ -132,10 +132,10 @@ def _follow(execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime
 
 def decide_ripe(execution_id: UUID, plan: Plan, *, now: datetime | None = None, using: str | None = None) -> None:
     """Decide about every step run whose needs are met, until nothing more follows (a loop: chains may be long)."""
-    held = queue.hold(execution_id, using=using)
+    held = graph_rows.hold(execution_id, using=using)
     if held is None:
         return
-    while rows := queue.ripe(execution_id, using=using):
+    while rows := graph_rows.ripe(execution_id, using=using):
         for row in rows:
             step = plan.steps[row.name]
             try:
@@ -159,13 +159,13 @@ def _decide(
         return _fan_out(step_run_id, held.id, step, plan, step.for_each.render(scope), now=now, using=using)
     if step.kind == "wait":
         delay = seconds(step.argument.render(scope))
-        queue.decide(step_run_id, waiting_for=WaitingFor.TIMER.value, delay=delay, now=now, using=using)
+        graph_rows.decide(step_run_id, waiting_for=WaitingFor.TIMER.value, delay=delay, now=now, using=using)
         return []
     if step.kind == "approval":
         expires = seconds(step.argument.render(scope).get("expires", "365d"))
-        queue.decide(step_run_id, waiting_for=WaitingFor.APPROVAL.value, delay=expires, now=now, using=using)
+        graph_rows.decide(step_run_id, waiting_for=WaitingFor.APPROVAL.value, delay=expires, now=now, using=using)
         return []
-    hint = queue.decide(step_run_id, waiting_for=None, now=now, using=using)
+    hint = graph_rows.decide(step_run_id, waiting_for=None, now=now, using=using)
     return [] if hint is None else [hint]
 
 
@@ -180,7 +180,7 @@ def scope_of(
     """What expressions see: `{input, steps, execution}`; of the steps only what is referred to is loaded."""
     found = [reference.step for reference in references if reference.root == "steps"]
     names = None if with_all_steps or None in found else [name for name in found if name is not None]
-    steps = {} if names == [] else queue.step_results(held.id, names=names, using=using)
+    steps = {} if names == [] else graph_rows.step_results(held.id, names=names, using=using)
     return {"input": engine.load_json(held.input), "steps": steps, "execution": execution_facts(held)}
 
 
@@ -249,8 +249,8 @@ def _fan_out(
         ending = ending_of(plan, step, state=StepState.SUCCEEDED, output=output, has_output=True)
         _settle_ripe(step_run_id, execution_id, plan, ending, now=now, using=using)
         return []
-    queue.decide(step_run_id, waiting_for=WaitingFor.CHILD.value, items=len(items), now=now, using=using)
-    return queue.fan_out(
+    graph_rows.decide(step_run_id, waiting_for=WaitingFor.CHILD.value, items=len(items), now=now, using=using)
+    return graph_rows.fan_out(
         step_run_id,
         items=items,
         parallel=step.max_parallel,
@@ -262,7 +262,7 @@ def _fan_out(
 
 def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | None) -> None:
     """The last item has ended: so does the step, with its items' results as far as they fit the payload cap."""
-    results = queue.item_results(parent_id)
+    results = graph_rows.item_results(parent_id)
     failed = sum(1 for state, _ in results if state == StepState.FAILED)
     succeeded = sum(1 for state, _ in results if state == StepState.SUCCEEDED)  # others were skipped
     output: dict[str, Any] = {"count": len(results), "succeeded": succeeded, "failed": failed}
@@ -270,7 +270,7 @@ def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | 
         output["results"] = [engine.load_json(data) for _, data in results]
     else:
         output |= {"results": None, "truncated": True}
-    step = plan.steps[queue.step_name(parent_id)]
+    step = plan.steps[graph_rows.step_name(parent_id)]
     broken = failed > 0 and not step.continue_on_error
     ending = ending_of(
         plan,
@@ -287,7 +287,7 @@ def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | 
 
 def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, using: str | None) -> ExecutionState:
     """Store what the execution returns; the state that it ends in."""
-    held = queue.hold(execution_id, using=using)
+    held = graph_rows.hold(execution_id, using=using)
     try:
         value = output.render(
             scope_of(held, output.references, using=using), max_bytes=settings.WORKFLOW_MAX_PAYLOAD_BYTES
@@ -295,7 +295,7 @@ def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, 
     except ExpressionError as error:
         reason = f"output: {error}"
         mark = fingerprint("ExpressionError", reason, "")
-        queue.fail_output(execution_id, reason=reason, fingerprint=mark, now=now, using=using)
+        graph_rows.fail_output(execution_id, reason=reason, fingerprint=mark, now=now, using=using)
         return ExecutionState.FAILED
-    queue.keep_execution_output(execution_id, value, using=using)
+    graph_rows.keep_execution_output(execution_id, value, using=using)
     return ExecutionState.SUCCEEDED

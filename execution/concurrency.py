@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.dispatch import receiver
 
-from execution import advance, dispatch, engine, queue
+from execution import advance, dispatch, engine, graph_rows, queue
 from execution.plans import plan_by_id
 from execution.queue import CLOCK, Hint
 from execution.signals import announce_freed, capacity_freed
@@ -163,7 +163,7 @@ def _grant(execution_id: UUID, key: str, *, now: datetime | None, using: str | N
     if not engine.fetch_all(GRANT_KEY, {"id": execution_id, "key": key}, using=using):
         return False
     engine.fetch_all(UNPARK_KEY, {"id": execution_id}, using=using)
-    held = queue.hold(execution_id, using=using)
+    held = graph_rows.hold(execution_id, using=using)
     assert held is not None
     advance.decide_ripe(execution_id, plan_by_id(held.version_id), now=now, using=using)
     return True

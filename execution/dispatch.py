@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import transaction
 
-from execution import broker, engine, queue
+from execution import broker, engine, handoff
 from execution.broker import BrokerAway
 from execution.priority import LEVELS
 from execution.queue import Hint
@@ -61,7 +61,7 @@ def publish(hints: Sequence[Hint]) -> int:
         except BrokerAway as error:
             _away_until = time.monotonic() + _PAUSE_AFTER_FAILURE
             log.warning("dispatch.broker_away", error=str(error), hints=len(hints))
-    queue.unmark([hint.id for hint in hints])
+    handoff.unmark([hint.id for hint in hints])
     return 0
 
 
@@ -167,7 +167,7 @@ def sweep(*, now: datetime | None = None, queues: Iterable[str] | None = None) -
         log.warning("sweep.broker_away", error=str(error))
         return Sweep(broker_away=True)
     due = fill(now=now, queues=lanes)
-    stale = queue.mark_stale(
+    stale = handoff.mark_stale(
         queues=lanes,
         patience=settings.WORKFLOW_REDISPATCH_SECONDS,
         limit=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL,
@@ -182,7 +182,7 @@ def sweep(*, now: datetime | None = None, queues: Iterable[str] | None = None) -
 def fill(*, now: datetime | None = None, queues: Iterable[str] | None = None) -> int:
     """Send what is due and was never sent, as far as the in-flight windows have room. Returns how many hints."""
     lanes = list(settings.WORKFLOW_QUEUES if queues is None else queues)
-    due = queue.mark_due(queues=lanes, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, now=now)
+    due = handoff.mark_due(queues=lanes, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, now=now)
     publish(due)
     return len(due)
 
@@ -196,17 +196,17 @@ def check_epoch() -> int:
         BrokerAway: the broker does not answer.
     """
     # Read before the counter is raised: every remembered value comes from an earlier call of the script.
-    remembered = queue.broker_epoch()
+    remembered = handoff.broker_epoch()
     raw_id, counter = broker.client().eval(_EPOCH_SCRIPT, 1, EPOCH_KEY, str(uuid4()))
     epoch = UUID(raw_id.decode() if isinstance(raw_id, bytes) else raw_id)
     if remembered is None:
-        queue.remember_epoch(epoch, counter)
+        handoff.remember_epoch(epoch, counter)
         return 0
     if remembered.epoch == epoch and counter > remembered.counter:
-        queue.remember_epoch(epoch, counter)
+        handoff.remember_epoch(epoch, counter)
         return 0
-    if not queue.change_epoch(expected=remembered, epoch=epoch, counter=counter):
+    if not handoff.change_epoch(expected=remembered, epoch=epoch, counter=counter):
         return 0  # another sweep noticed first
-    forgotten = queue.unmark_all()
+    forgotten = handoff.unmark_all()
     log.warning("sweep.broker_lost_messages", forgotten=forgotten, epoch=str(epoch))
     return forgotten

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import advance, audit, creation, dispatch, engine, interventions, queue, signals
+from execution import advance, audit, creation, dispatch, engine, graph_rows, interventions, queue, signals
 from execution.creation import Source, Start
 from execution.definitions import validate_input
 from execution.models import Execution, StepRun
@@ -176,7 +176,7 @@ def resume_from_failure(
         Conflict: no step of it has failed, or it was cancelled.
     """
     with engine.transaction(using=using) as alias:
-        held = queue.hold(execution_id, using=alias)
+        held = graph_rows.hold(execution_id, using=alias)
         if held is None:
             raise NotFound("There is no such execution.")
         plan = plan_by_id(held.version_id)
@@ -268,7 +268,7 @@ def _end_by_hand(
 ) -> None:
     with engine.transaction(using=using) as alias:
         run = _get_step(step_run_id, alias)
-        queue.hold(run.execution_id, using=alias)
+        graph_rows.hold(run.execution_id, using=alias)
         plan = plan_by_id(run.execution.version_id)
         step = plan.steps[run.name]
         reason = f"{verb} by {actor}" + (f": {note}" if note else "")

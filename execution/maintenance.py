@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.conf import settings
 
-from execution import advance, engine, queue, runner, signals
+from execution import advance, engine, graph_rows, queue, runner, signals
 from execution.plans import plan_by_id
 from execution.queue import Expired
 from execution.retry import Decision, Failure, RetryDecision, decide
@@ -144,7 +144,7 @@ def _fail(row: Expired, decision: RetryDecision, *, letter: str, died: bool, now
 def ring_timers(*, now: datetime | None = None) -> int:
     """End durable sleeps that are over and approvals that have expired. Returns how many."""
     rung = 0
-    for row in queue.due_timers(limit=BATCH, now=now):
+    for row in graph_rows.due_timers(limit=BATCH, now=now):
         plan = plan_by_id(row.version_id)
         step = plan.steps[row.name]
         if row.waiting_for == "timer":
@@ -170,7 +170,7 @@ def ring_timers(*, now: datetime | None = None) -> int:
 def cancel_overdue(*, now: datetime | None = None) -> int:
     """Cancel open executions past their deadline. Returns how many."""
     cancelled = 0
-    for execution_id in queue.overdue(limit=BATCH, now=now):
+    for execution_id in graph_rows.overdue(limit=BATCH, now=now):
         if queue.cancel(execution_id, reason="its deadline has passed", now=now):
             signals.announce_finished(execution_id, ExecutionState.CANCELLED.value)
             cancelled += 1
@@ -180,7 +180,7 @@ def cancel_overdue(*, now: datetime | None = None) -> int:
 def decide_forgotten(*, now: datetime | None = None) -> int:
     """Decide about steps whose needs were met a while ago and about which nobody has decided. Returns how many
     executions had any, which is none unless rows were changed by hand."""
-    rows = queue.forgotten(limit=BATCH, now=now)
+    rows = graph_rows.forgotten(limit=BATCH, now=now)
     for row in rows:
         log.error("execution.forgotten_step", execution_id=str(row.execution_id))
         with engine.transaction():

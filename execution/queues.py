@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import audit, dispatch, engine, queue
+from execution import audit, dispatch, engine, handoff
 from execution.models import QueueSettings
 from scheduling_project.common.errors import Conflict, NotFound
 
@@ -165,7 +165,7 @@ def resume(name: str, *, actor: str, using: str | None = None) -> None:
         if not engine.fetch_all(RESUME, {"name": name}, using=alias):
             raise Conflict(f"Queue {name} is not paused.")
         engine.fetch_all(UNMARK_QUEUE, {"name": name}, using=alias)
-        hints = queue.mark_due(queues=[name], bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, using=alias)
+        hints = handoff.mark_due(queues=[name], bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, using=alias)
         dispatch.publish_on_commit(hints, using=alias)
         _audit(name, "resume", actor, "", alias)
 

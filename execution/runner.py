@@ -18,7 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, close_old_connections, connections
 
-from execution import advance, engine, lease, queue, step_tasks
+from execution import advance, engine, graph_rows, lease, queue, step_tasks
 from execution.failures import failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
@@ -124,7 +124,7 @@ def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
     steps: dict[str, Any] = {}
     if names:
         wanted = None if None in names else [name for name in names if name is not None]
-        steps = queue.step_results(claim.execution_id, names=wanted)
+        steps = graph_rows.step_results(claim.execution_id, names=wanted)
     scope = {
         "input": claim.input,
         "steps": steps,

@@ -25,7 +25,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
 
-from execution import concurrency, dispatch, engine, maintenance, queue
+from execution import concurrency, dispatch, engine, maintenance, process_reports, queue
 from execution.broker import BrokerAway
 from scheduling_project.common.logs import get_logger
 
@@ -124,7 +124,7 @@ class Housekeeper(threading.Thread):
         return sorted(self.consumer.app.amqp.queues.consume_from)
 
     def _report(self) -> None:
-        queue.report_process(
+        process_reports.report_process(
             self.name_of_worker,
             kind="worker",
             host=socket.gethostname(),
@@ -235,7 +235,7 @@ def give_back(sender: Any, **_: Any) -> None:
 def _give_back(node: str) -> None:
     try:
         released = queue.release_worker(node, reason="its worker was shut down")
-        queue.report_stopped(node)
+        process_reports.report_stopped(node)
     except engine.DatabaseAway as error:
         log.warning("worker.not_released", error=str(error))  # the leases will run out
     else:

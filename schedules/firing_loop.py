@@ -19,7 +19,7 @@ from importlib.metadata import version
 import psycopg
 from django.db import connections
 
-from execution import engine, queue
+from execution import engine, process_reports
 from schedules import backfill, claims, firing, outcomes
 from scheduling_project.common.logs import get_logger
 
@@ -74,7 +74,7 @@ class FiringLoop(threading.Thread):
                 self._turn()
         finally:
             with suppress(*engine.DatabaseAway):
-                queue.report_stopped(self.process_name)
+                process_reports.report_stopped(self.process_name)
             self._drop_listener()
             connections.close_all()
 
@@ -106,7 +106,7 @@ class FiringLoop(threading.Thread):
         now = time.monotonic()
         self._listen(now)
         if now >= self._report_at:
-            queue.report_process(
+            process_reports.report_process(
                 self.process_name, kind="beat", host=self.host, pid=os.getpid(), slots=1, versions=VERSIONS
             )
             self._report_at = now + REPORT_SECONDS

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from execution import advance, broker, creation, dispatch, engine, maintenance, queue
+from execution import advance, broker, creation, dispatch, engine, handoff, maintenance, queue
 from execution.models import Attempt, DeadLetter, Execution, StepRun, Workflow, WorkflowVersion
 from execution.plans import plan_by_id
 from execution.queue import Claim
@@ -251,9 +251,9 @@ def test_the_in_flight_window_bounds_what_is_handed_over(settings: Any) -> None:
     made = workflow({"a": TASK})
     runs = [creation.start(made) for _ in range(5)]
     assert StepRun.objects.filter(dispatched_at__isnull=False).count() == 2
-    assert queue.mark_due(queues=["default"], bound=2) == []
+    assert handoff.mark_due(queues=["default"], bound=2) == []
     assert claim(step(runs[0], "a")) is not None
-    assert len(queue.mark_due(queues=["default"], bound=2)) == 1
+    assert len(handoff.mark_due(queues=["default"], bound=2)) == 1
 
 
 def test_a_retryable_step_waits_for_its_time() -> None:
@@ -271,9 +271,9 @@ def test_a_retryable_step_waits_for_its_time() -> None:
         charged=True,
     )
     assert claim(run) is None
-    assert queue.mark_due(queues=["default"], bound=10, now=now) == []
+    assert handoff.mark_due(queues=["default"], bound=10, now=now) == []
     later = now + timedelta(seconds=61)
-    assert [hint.id for hint in queue.mark_due(queues=["default"], bound=10, now=later)] == [run.pk]
+    assert [hint.id for hint in handoff.mark_due(queues=["default"], bound=10, now=later)] == [run.pk]
     again = claim(run, now=later)
     assert again is not None
     assert (again.attempt, again.failures) == (2, 1)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from execution import creation, lifecycle, queue
+from execution import creation, handoff, lifecycle, queue
 from execution.models import Attempt, AuditEntry, DeadLetter, Execution, News, QueueSettings, StepOutput
 from execution.states import ExecutionState, StepState
 from scheduling_project.common.errors import Conflict, InvalidInput, NotFound
@@ -67,7 +67,7 @@ def test_a_paused_execution_starts_nothing_new_but_what_runs_may_end() -> None:
     assert claim(execution, "c") is None
     assert finish(running)
     assert claim(execution, "b") is None
-    assert queue.mark_due(queues=["default"], bound=10) == []
+    assert handoff.mark_due(queues=["default"], bound=10) == []
     lifecycle.resume(execution.pk, actor="ada")
     assert step(execution, "b").dispatched_at is not None
     succeed(execution, "b")
