@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
+from django.db import DataError, InterfaceError, OperationalError, connections
 from django.db import transaction as django_transaction
 from psycopg import Cursor
 from psycopg.rows import namedtuple_row
@@ -76,8 +76,8 @@ def now(*, using: str | None = None) -> datetime:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether Postgres is there and will never take this value (SQLSTATE classes 22, data, and 54, limits)."""
-    return str(getattr(error.__cause__, "sqlstate", None))[:2] in {"22", "54"}
+    """Whether Postgres is there and will never take this value (bad data, or SQLSTATE class 54, beyond its limits)."""
+    return isinstance(error, DataError) or str(getattr(error.__cause__, "sqlstate", None)).startswith("54")
 
 
 def close() -> None:

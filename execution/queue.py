@@ -563,6 +563,8 @@ def mark_gone(step_run_id: UUID, *, attempt: int, worker: str, timed_out: bool, 
 
 # Race: cancel against finish. Cancel takes the execution's lock first, as every finish does; whichever comes second
 # finds either no token or a terminal execution.
+# Race: cancel against claim. A claim that committed while this waited for its row has left an attempt that a plain
+# UPDATE would not see (it is younger than the statement's snapshot); the conflict of an INSERT does see it.
 CANCEL = f"""
 WITH {CLOCK},
 held AS MATERIALIZED (
@@ -577,10 +579,13 @@ held AS MATERIALIZED (
     SET state = 'cancelled', state_reason = %(reason)s::text, waiting_for = NULL, finished_at = clock.now,
         last_token = coalesce(s.lease_token, s.last_token), lease_token = NULL, lease_until = NULL, dispatched_at = NULL
     FROM clock, cancelled WHERE s.execution_id = cancelled.id AND s.finished_at IS NULL
-    RETURNING s.id, s.last_token
+    RETURNING s.id, s.last_token, s.attempt, s.worker
 ), closed AS (
-    UPDATE execution_attempt a SET state = 'cancelled', finished_at = clock.now
-    FROM stopped, clock WHERE a.id = stopped.last_token AND a.state = 'running'
+    INSERT INTO execution_attempt AS a
+        (id, step_run_id, number, worker, state, error_type, error, traceback, started_at, finished_at)
+    SELECT last_token, stopped.id, attempt, worker, 'cancelled', '', '', '', clock.now, clock.now
+    FROM stopped, clock WHERE last_token IS NOT NULL
+    ON CONFLICT (id) DO UPDATE SET state = 'cancelled', finished_at = excluded.finished_at WHERE a.state = 'running'
 ), told AS (
     INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
     SELECT news_topic, id, source_id, jsonb_build_object('state', 'cancelled'), finished_at
