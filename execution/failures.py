@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import traceback as tracebacks
+from typing import TypeGuard
 
 import httpx
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
@@ -52,6 +54,14 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, ConnectionError | httpx.TransportError):
         names = ("connection", *names)
     return Failure(names, message_of(error))
+
+
+def ends_process(error: BaseException | None) -> TypeGuard[SystemExit]:
+    """Whether a signal told this pool process to end, which is no failure of the step that it interrupted.
+
+    Billiard's handler raises ``SystemExit(-(256 - signal number))``; a step's own `SystemExit` has another code.
+    """
+    return isinstance(error, SystemExit) and isinstance(error.code, int) and -256 < error.code <= -(256 - signal.NSIG)
 
 
 def class_names(error: BaseException) -> tuple[str, ...]:

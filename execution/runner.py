@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import DataError, close_old_connections, connections
 
 from execution import advance, engine, graph_rows, lease, queue, step_tasks
-from execution.failures import failure_of, message_of, shown, traceback_of
+from execution.failures import ends_process, failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
 from execution.plans import plan_by_id
@@ -88,7 +88,27 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
     performed = _perform(claim, plan, step, context, may_exit=may_exit)
     if isinstance(performed.error, LeaseLost):
         return Report(Outcome.LOST, message_of(performed.error))
+    if ends_process(performed.error):
+        _give_back(claim)
+        raise performed.error
     return _report(claim, plan, step, performed)
+
+
+def _give_back(claim: Claim) -> None:
+    """This process was told to end while the step ran: somebody else runs it, uncharged."""
+    try:
+        queue.reschedule(
+            claim.id,
+            token=claim.token,
+            state=StepState.QUEUED,
+            attempt_state=AttemptState.RELEASED,
+            at=None,
+            reason="its worker was shut down",
+        )
+    except engine.DatabaseAway as error:
+        log.warning("step.not_given_back", step_run_id=str(claim.id), error=str(error))  # its lease will run out
+    else:
+        log.info("step.given_back", step_run_id=str(claim.id), label=claim.label)
 
 
 @dataclass(slots=True)

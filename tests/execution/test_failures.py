@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execution import failures
-from execution.failures import failure_of, message_of, shown, storable, traceback_of
+from execution.failures import ends_process, failure_of, message_of, shown, storable, traceback_of
 from execution.steps.context import GiveUp, Snooze
 from execution.steps.http import AddressRefused, HttpError
 from execution.steps.task import RetryAsked
@@ -157,3 +157,20 @@ def test_any_text_can_be_stored(text: str) -> None:
 
 def test_a_text_of_fifty_megabytes_is_cut() -> None:
     assert len(message_of(ValueError("x" * 50_000_000))) == failures.MAX_TEXT + 1
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (SystemExit(-(256 - 15)), True),
+        (SystemExit(-(256 - 3)), True),
+        (SystemExit(3), False),
+        (SystemExit(-1), False),
+        (SystemExit("message"), False),
+        (SystemExit(), False),
+        (ValueError("x"), False),
+        (None, False),
+    ],
+)
+def test_a_signal_that_ends_the_process_is_told_from_a_step_that_exits(error: BaseException | None, ends: bool) -> None:
+    assert ends_process(error) is ends

@@ -194,17 +194,21 @@ def test_a_frozen_worker_that_comes_back_commits_nothing(processes: Processes, t
     assert execution.state == "succeeded"
 
 
-def test_a_warm_shutdown_gives_back_what_it_cannot_finish(processes: Processes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_shutdown_gives_back_what_it_cannot_finish(
+    processes: Processes, tmp_path: Path, number: signal.Signals
+) -> None:
     path = tmp_path / "effects"
     leaving = processes.worker("leaving", slots=1)
     execution = run({"slow": {"task": "drill.effect", "with": {"path": str(path), "seconds": 8}}})
     wait_until("the step runs", path.exists, timeout=20)
     began = time.monotonic()
-    leaving.signal(signal.SIGTERM)
+    leaving.signal(number)
     wait_until("it is given back", lambda: attempts(execution)[0][1] == "released", timeout=15)
     assert time.monotonic() - began < 10
     run_ = StepRun.objects.get(execution=execution)
     assert (run_.state, run_.failures, run_.worker_deaths) == ("queued", 0, 0)
+    assert not DeadLetter.objects.exists()
 
 
 def test_a_critical_message_overtakes_a_hundred_that_were_sent_before(processes: Processes, tmp_path: Path) -> None:
