@@ -43,6 +43,18 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             ],
         },
         {
+            "title": "Why",
+            "separator": True,
+            "items": [
+                _page("Triggers", "bolt", "triggers.trigger"),
+                _page("Webhooks", "webhook", "triggers.webhookendpoint"),
+                _page("Events", "inbox", "triggers.event"),
+                _page("Activations", "start", "triggers.activation"),
+                _page("Deliveries", "local_shipping", "triggers.delivery"),
+                _page("API keys", "vpn_key", "triggers.apikey"),
+            ],
+        },
+        {
             "title": "What",
             "separator": True,
             "items": [

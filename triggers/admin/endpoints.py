@@ -1,0 +1,223 @@
+"""Webhook endpoints: the list, and the page of one with its secrets, deliveries and verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from execution.admin import shown
+from execution.admin.base import Confirmation, Done, Listed, ReadOnlyAdmin, Verb, WithNote, actor_of, tell
+from scheduling_project.common.errors import DomainError
+from triggers import endpoints
+from triggers.admin.parts import MOST_ROWS, deliveries_table, json_block
+from triggers.models import Delivery, WebhookEndpoint
+from triggers.signatures import SCHEMES
+from triggers.states import EndpointState
+
+CHANGE: Final = "triggers.change_webhookendpoint"
+ONCE: Final = "It is shown this once."
+_FIELDS: Final = ("description", "rate_per_minute", "max_body_bytes", "type_from", "dedup_path")
+
+
+class CreateForm(Confirmation):
+    slug = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget)
+    scheme = forms.ChoiceField(choices=[(name, name) for name in SCHEMES if name != "hmac"], initial="standard")
+    secret = forms.CharField(
+        required=False, widget=UnfoldAdminTextInputWidget, help_text="What the sender gave you; else a random one."
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["scheme"].widget = UnfoldAdminSelectWidget(choices=self.fields["scheme"].choices)  # type: ignore[attr-defined]
+
+
+class SettingsForm(Confirmation):
+    description = forms.CharField(required=False, widget=UnfoldAdminTextInputWidget)
+    rate_per_minute = forms.IntegerField(required=False, min_value=1)
+    max_body_bytes = forms.IntegerField(min_value=1, max_value=5_242_880)
+    type_from = forms.CharField(
+        required=False, widget=UnfoldAdminTextInputWidget, help_text="header:…, path:…, fixed:…"
+    )
+    dedup_path = forms.CharField(required=False, widget=UnfoldAdminTextInputWidget)
+
+
+class RotateForm(Confirmation):
+    overlap = forms.IntegerField(
+        label="Seconds for which the present secrets stay valid", initial=endpoints.DEFAULT_OVERLAP, min_value=0
+    )
+
+
+def _rotate(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> Done:
+    made = endpoints.rotate(endpoint, actor=actor, overlap=values["overlap"])
+    return Done(f"The new secret is {made.secret} – {ONCE}")
+
+
+def _pause(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> Done:
+    endpoints.pause(endpoint, actor=actor, note=values["note"])
+    return Done("Paused: senders are told to come again.")
+
+
+def _resume(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> Done:
+    endpoints.resume(endpoint, actor=actor)
+    return Done("It takes deliveries again.")
+
+
+def _retire(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> Done:
+    endpoints.retire(endpoint, actor=actor, note=values["note"])
+    return Done("Retired: it answers 410 from now on.")
+
+
+def _settings(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> Done:
+    endpoints.update(endpoint, values, actor=actor)
+    return Done("Saved.")
+
+
+@admin.register(WebhookEndpoint)
+class WebhookEndpointAdmin(ReadOnlyAdmin):
+    verbs = (
+        Verb[WebhookEndpoint](
+            name="rotate",
+            label="New secret",
+            icon="key",
+            permission=CHANGE,
+            perform=_rotate,
+            form=RotateForm,
+            explanation="The new secret is shown once. Give it to the sender while the present ones are still valid.",
+        ),
+        Verb[WebhookEndpoint](
+            name="settings",
+            label="Settings",
+            icon="tune",
+            permission=CHANGE,
+            perform=_settings,
+            form=SettingsForm,
+            initial=lambda endpoint: {name: getattr(endpoint, name) for name in _FIELDS},
+        ),
+        Verb[WebhookEndpoint](
+            name="pause",
+            label="Pause",
+            icon="pause",
+            permission=CHANGE,
+            perform=_pause,
+            form=WithNote,
+            explanation="Senders get 503 and come again later.",
+            available=lambda endpoint: endpoint.state == EndpointState.ACTIVE,
+        ),
+        Verb[WebhookEndpoint](
+            name="resume",
+            label="Resume",
+            permission=CHANGE,
+            perform=_resume,
+            primary=True,
+            available=lambda endpoint: endpoint.state == EndpointState.PAUSED,
+        ),
+        Verb[WebhookEndpoint](
+            name="retire",
+            label="Retire",
+            icon="block",
+            permission=CHANGE,
+            perform=_retire,
+            form=WithNote,
+            danger=True,
+            explanation="Senders get 410 for good. Events and triggers stay.",
+            available=lambda endpoint: endpoint.state != EndpointState.RETIRED,
+        ),
+    )
+    list_display = ("shown_slug", "shown_state", "scheme", "description", "rate", "updated")
+    search_fields = ("slug", "description")
+    ordering = ("slug",)
+    empty_text = "No endpoint yet. Add one here or by the API."
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("triggers.add_webhookendpoint"))
+
+    @admin.display(description="Endpoint")
+    def shown_slug(self, endpoint: WebhookEndpoint) -> SafeString:
+        return format_html('<a class="sp-link sp-strong" href="{}">{}</a>', shown.page_of(endpoint), endpoint.slug)
+
+    @admin.display(description="State")
+    def shown_state(self, endpoint: WebhookEndpoint) -> SafeString:
+        tone = "enabled" if endpoint.state == EndpointState.ACTIVE else endpoint.state
+        return shown.badge(tone, endpoint.get_state_display(), title=endpoint.state_note)
+
+    @admin.display(description="Rate")
+    def rate(self, endpoint: WebhookEndpoint) -> str:
+        return "–" if endpoint.rate_per_minute is None else f"{endpoint.rate_per_minute:,} a minute"
+
+    @admin.display(description="Updated")
+    def updated(self, endpoint: WebhookEndpoint) -> SafeString:
+        return shown.instant(endpoint.updated_at, relative=True)
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponseBase:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = CreateForm(request.POST if request.method == "POST" else None, prefix="create")
+        if form.is_valid():
+            values = dict(form.cleaned_data)
+            try:
+                made = endpoints.create(
+                    values["slug"], actor=actor_of(request), secret=values["secret"] or None, scheme=values["scheme"]
+                )
+            except DomainError as error:
+                tell(form, error) if error.fields else form.add_error(None, error.message)
+            else:
+                messages.success(request, f"Created. Its secret is {made.secret} – {ONCE}")
+                return redirect(shown.page_of(made.endpoint))
+        context = {
+            **self._page(request, "Add a webhook endpoint"),
+            "verb": {"name": "create", "label": "Create"},
+            "form": form,
+            "subjects": [],
+            "back": reverse("admin:triggers_webhookendpoint_changelist"),
+        }
+        return TemplateResponse(request, "admin/verb.html", context, status=400 if form.is_bound else 200)
+
+    def detail(self, request: HttpRequest, endpoint: WebhookEndpoint) -> dict[str, Any]:
+        deliveries = Delivery.objects.filter(endpoint=endpoint).select_related("event").order_by("-pk")[:MOST_ROWS]
+        triggers = Listed(("Trigger", "Workflow", "Types"), empty="No trigger takes its events yet.")
+        for trigger in endpoint.triggers.select_related("workflow").order_by("name")[:MOST_ROWS]:
+            triggers.rows.append(
+                (
+                    shown.link(trigger, trigger.name),
+                    shown.link(trigger.workflow, trigger.workflow.name),
+                    ", ".join(trigger.event_types) or "all",
+                )
+            )
+        secrets = Listed(("Secret", "Since", "By", "Until"), empty="None: nothing can be verified.")
+        for secret in endpoint.secrets.order_by("-pk"):
+            until = shown.instant(secret.expires_at) if secret.expires_at else "replaced"
+            secrets.rows.append((f"…{secret.hint}", shown.instant(secret.created_at), secret.created_by, until))
+        return {
+            "facts": [
+                ("Address", format_html('<span class="sp-mono">{}</span>', request.build_absolute_uri(endpoint.path))),
+                ("State", self.shown_state(endpoint)),
+                ("Scheme", endpoint.scheme),
+                ("Scheme's settings", json_block(endpoint.scheme_config)),
+                ("API key as well", "yes" if endpoint.require_api_key else "no"),
+                ("Methods", ", ".join(endpoint.methods)),
+                ("Allowed networks", ", ".join(endpoint.allowed_networks) or "any"),
+                ("Largest body", f"{endpoint.max_body_bytes:,} bytes"),
+                ("Rate", self.rate(endpoint)),
+                ("Type from", endpoint.type_from or "found by itself"),
+                ("Repeats known by", endpoint.dedup_path or endpoint.get_dedup_display()),
+                ("Description", endpoint.description or shown.NOTHING),
+            ],
+            "tables": [
+                ("Latest deliveries", deliveries_table(list(deliveries))),
+                ("Triggers", triggers),
+                ("Secrets", secrets),
+            ],
+        }
