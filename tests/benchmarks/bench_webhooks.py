@@ -29,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from scheduling_project.embedded import EmbeddedPostgres, EmbeddedRedis
 from scheduling_project.embedded.ports import free_port
 from triggers import signatures
@@ -155,6 +157,12 @@ def parts(count: int) -> dict[str, float]:
     return {"auth_ms": auth, "rate_ms": (time.perf_counter() - begun) / count * 1000}
 
 
+def web_cpu(process: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that the web process has taken: what load beside it changes least."""
+    times = psutil.Process(process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def wait_until_up(port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(200):
         assert process.poll() is None, "the web process has ended"
@@ -222,7 +230,11 @@ def main() -> int:
         figures |= open_loop(door, per_second=100, seconds=3 if quick else 15)
         assert Event.objects.count() - before == figures["open_fresh"], "an event was lost or doubled"
         assert Execution.objects.count() == Event.objects.count(), "an execution was lost or doubled"
+        spent = web_cpu(web)
         figures |= closed_loop(door, seconds=2 if quick else 8, clients=4)
+        requests = figures["closed_per_second"] * (2 if quick else 8)
+        figures["web_cpu_ms"] = (web_cpu(web) - spent) * 1000 / requests
+        figures["load_average"] = os.getloadavg()[0]
         figures |= parts(200 if quick else 2_000)
     finally:
         if web is not None:
