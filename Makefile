@@ -2,8 +2,8 @@
 # make run PORT=9000 DEMO=0
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Options for pytest: make test ARGS="-k cron -x"
-ARGS ?=
+# Options for pytest; -n auto runs one process per core: make test ARGS="-k cron -x"
+ARGS ?= -n auto
 # 1 measures branch coverage, of subprocesses too, and fails below the minimum.
 COVERAGE ?= 0
 COVERAGE_MINIMUM ?= 95
