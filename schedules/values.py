@@ -89,12 +89,17 @@ def _check_input(checked: dict[str, Any], problems: dict[str, list[str]], presen
 def _spec(value: Any, using: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError("must be an object")
-    spec = dict(value)
+    return occurrences.normalise(pinned(value, using=using))
+
+
+def pinned(spec: Mapping[str, Any], *, using: str = "default") -> dict[str, Any]:
+    """A spec with the present definitions of the calendars it names; it need not be checked yet."""
     names = calendar_names(spec)
-    if names:
-        pinned = Calendar.objects.using(using).definitions(names)
-        spec["calendars"] = {**spec["calendars"], "data": {**(spec["calendars"].get("data") or {}), **pinned}}
-    return occurrences.normalise(spec)
+    given = spec["calendars"].get("data") or {} if names else None
+    if not isinstance(given, Mapping):
+        return dict(spec)
+    data = {**given, **Calendar.objects.using(using).definitions(names)}
+    return {**spec, "calendars": {**spec["calendars"], "data": data}}
 
 
 def _workflow(value: Any, using: str) -> Workflow:

@@ -243,6 +243,101 @@ class ScheduleVersionSerializer(StrictSerializer):
     created_at = serializers.DateTimeField(**READ)
 
 
+class ForecastQuerySerializer(StrictSerializer):
+    """The range of a forecast, and its buckets."""
+
+    to = InstantField(required=False, help_text="The end (excluded), at most 400 days later; a day if left out.")
+    bucket = TextField(
+        default="hour", max_length=10, help_text="minute, hour, day, or a number of minutes; at most 5,000 buckets."
+    )
+    timezone = TextField(default="UTC", max_length=100, help_text="Where days begin.")
+    paused = serializers.ChoiceField(
+        choices=["true", "false"], default="false", help_text="Count paused ones as if they were active."
+    )
+
+    def get_fields(self) -> dict[str, Any]:
+        begin = InstantField(required=False, help_text="The beginning (included); now if left out.")
+        return {"from": begin, **super().get_fields()}
+
+
+class ForecastBucketSerializer(StrictSerializer):
+    """One bucket of a forecast."""
+
+    start = serializers.DateTimeField(**READ)
+    end = serializers.DateTimeField(help_text="Excluded.", **READ)
+    count = serializers.IntegerField(**READ)
+
+
+class ForecastPeakSerializer(StrictSerializer):
+    """An instant at which many fire."""
+
+    at = serializers.DateTimeField(**READ)
+    count = serializers.IntegerField(**READ)
+
+
+class ForecastWorkflowSerializer(StrictSerializer):
+    """A workflow's share of a forecast."""
+
+    workflow = serializers.UUIDField(**READ)
+    workflow_name = serializers.CharField(**READ)
+    count = serializers.IntegerField(**READ)
+
+
+class ForecastQueueSerializer(StrictSerializer):
+    """A queue's share of a forecast."""
+
+    queue = serializers.CharField(**READ)
+    count = serializers.IntegerField(**READ)
+
+
+class ForecastScheduleSerializer(StrictSerializer):
+    """A schedule's share of a forecast."""
+
+    schedule = serializers.UUIDField(**READ)
+    name = serializers.CharField(**READ)
+    count = serializers.IntegerField(**READ)
+
+
+class ForecastSerializer(StrictSerializer):
+    """What the schedules have coming."""
+
+    to = serializers.DateTimeField(**READ)
+    bucket = serializers.CharField(**READ)
+    timezone = serializers.CharField(**READ)
+    schedules = serializers.IntegerField(help_text="How many were counted.", **READ)
+    failed = serializers.IntegerField(help_text="How many could not be computed.", **READ)
+    total = serializers.IntegerField(**READ)
+    buckets = ForecastBucketSerializer(many=True, help_text="All of them, in order.", **READ)
+    busiest = ForecastBucketSerializer(many=True, help_text="The fullest ten.", **READ)
+    peaks = ForecastPeakSerializer(many=True, help_text="The fullest instants of the fullest bucket.", **READ)
+    by_workflow = ForecastWorkflowSerializer(many=True, **READ)
+    by_queue = ForecastQueueSerializer(many=True, **READ)
+    by_schedule = ForecastScheduleSerializer(many=True, help_text="The ten with the most.", **READ)
+
+    def get_fields(self) -> dict[str, Any]:
+        return {"from": serializers.DateTimeField(**READ), **super().get_fields()}
+
+
+class CalendarSerializer(StrictSerializer):
+    """A named set of days, shared by schedules."""
+
+    id = serializers.IntegerField(**READ)
+    name = TextField(max_length=200)
+    description = TextField(required=False, allow_blank=True, max_length=500)
+    definition = ObjectField(help_text="Kind and data: holidays, dates, weekly, union, intersection …")
+    kind = serializers.CharField(**READ)
+    revision = serializers.IntegerField(**READ)
+    created_at = serializers.DateTimeField(**READ)
+    updated_at = serializers.DateTimeField(**READ)
+
+
+class CalendarAppliedSerializer(StrictSerializer):
+    """Which schedules took a calendar's present definition."""
+
+    updated = serializers.ListField(child=serializers.UUIDField(), **READ)
+    refused = serializers.ListField(child=ObjectField(), **READ)
+
+
 class SwitchSerializer(StrictSerializer):
     """The switch that stops and starts all firing. What is due meanwhile is kept as a debt."""
 

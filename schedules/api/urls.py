@@ -1,11 +1,13 @@
-"""Routes of the schedules, below ``/api/``."""
+"""Routes of the schedules and their calendars, below ``/api/``."""
 
 from __future__ import annotations
 
+from schedules.api.calendars import CalendarViewSet
 from schedules.api.views import ScheduleViewSet
 from scheduling_project.common.api import OptionalSlashRouter
 
 router = OptionalSlashRouter()
 router.register("schedules", ScheduleViewSet, basename="schedule")
+router.register("calendars", CalendarViewSet, basename="calendar")
 
 urlpatterns = router.urls

@@ -25,6 +25,8 @@ from schedules.api import timing_fields
 from schedules.api.filters import ScheduleFilter
 from schedules.api.serializers import (
     CloneSerializer,
+    ForecastQuerySerializer,
+    ForecastSerializer,
     HistorySerializer,
     PauseSerializer,
     PreviewRequestSerializer,
@@ -41,10 +43,11 @@ from schedules.api.serializers import (
     shown_pause,
 )
 from schedules.claims import SOURCE_KIND
-from schedules.models import Calendar, Schedule, ScheduleVersion
+from schedules.forecast import forecast
+from schedules.models import Schedule, ScheduleVersion
 from schedules.preview import Preview, preview
-from schedules.specs import calendar_names
 from schedules.states import CatchUpPolicy, FireOutcome, OverlapPolicy
+from schedules.values import pinned
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
 from scheduling_project.common.errors import DomainError, InvalidInput, NotFound
@@ -52,6 +55,8 @@ from scheduling_project.common.pagination import NewestFirstPagination
 
 PAGE = {"type": "integer", "minimum": 1, "maximum": 500}
 
+#: Those that are the forecast's own; others filter the schedules.
+FORECAST_PARAMETERS = frozenset({"from", "to", "bucket", "timezone", "paused"})
 #: What PUT makes of fields that it does not name.
 DEFAULTS: dict[str, Any] = {
     "description": "",
@@ -259,8 +264,36 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         after = given.pop("after", None) or clock.now()
         count = given.pop("count")
         with _flat_errors(given):
-            spec = _pinned(timing_fields.spec_of(given, None) or {})
+            spec = pinned(timing_fields.spec_of(given, None) or {})
             return Response(_shown_preview(preview(spec, now=int(after.timestamp()), count=count)))
+
+    @extend_schema(
+        parameters=[
+            ForecastQuerySerializer,
+            OpenApiParameter("workflow", str, description="Id or name."),
+            OpenApiParameter("search", str, description="A part of the name."),
+            OpenApiParameter("owner", str),
+            OpenApiParameter("label", str, description="key:value"),
+        ],
+        responses=ForecastSerializer,
+    )
+    @action(detail=False, pagination_class=None)
+    def forecast(self, request: Request) -> Response:
+        """How many instants the schedules have in a range of time, per bucket, and when they meet."""
+        chosen = self.filter_queryset(self.get_queryset())
+        own = {name: text for name, text in request.query_params.items() if name in FORECAST_PARAMETERS}
+        given = ForecastQuerySerializer(data=own)
+        given.is_valid(raise_exception=True)
+        values = given.validated_data
+        found = forecast(
+            values.get("from"),
+            values.get("to"),
+            bucket=values["bucket"],
+            timezone=values["timezone"],
+            include_paused=values["paused"] == "true",
+            queryset=chosen,
+        )
+        return Response(ForecastSerializer({**found.as_dict(), "bucket": values["bucket"]}).data)
 
     @extend_schema(responses=ScheduleVersionSerializer(many=True))
     @action(detail=True, filterset_class=None)
@@ -336,15 +369,6 @@ def _shown_preview(found: Preview) -> dict[str, Any]:
     shown_all = found.as_dict()
     shown_all["next"] = [{"due": fire["utc"], "change": "", **fire} for fire in shown_all["next"]]
     return shown_all
-
-
-def _pinned(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec with the definitions of the calendars it names."""
-    names = calendar_names(spec)
-    if not names:
-        return spec
-    data = {**(spec["calendars"].get("data") or {}), **Calendar.objects.definitions(names)}
-    return {**spec, "calendars": {**spec["calendars"], "data": data}}
 
 
 def _selected(values: dict[str, Any]) -> list[UUID]:
