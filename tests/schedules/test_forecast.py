@@ -13,6 +13,7 @@ from schedules import forecast as module
 from schedules import occurrences
 from schedules.forecast import buckets, count, count_instants, forecast
 from schedules.models import Schedule
+from schedules.spec_reading import LAST_INSTANT
 from schedules.zones import zone_of
 from scheduling_project.common.errors import InvalidInput
 from tests.schedules.builders import MINUTELY, SECONDLY, T0, at, schedule, workflow
@@ -58,7 +59,7 @@ def test_days_begin_at_local_midnight_and_may_have_23_hours() -> None:
     ("start", "end", "bucket", "field"),
     [
         (-1, 5, "hour", "from"),
-        (module.LAST_INSTANT + 1, module.LAST_INSTANT + 5, "hour", "from"),
+        (LAST_INSTANT + 1, LAST_INSTANT + 5, "hour", "from"),
         (5, 5, "hour", "to"),
         (0, 400 * DAY + 1, "day", "to"),
         (0, 400 * DAY, "hour", "bucket"),
