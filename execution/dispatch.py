@@ -205,8 +205,9 @@ def check_epoch() -> int:
     if remembered.epoch == epoch and counter > remembered.counter:
         handoff.remember_epoch(epoch, counter)
         return 0
-    if not handoff.change_epoch(expected=remembered, epoch=epoch, counter=counter):
-        return 0  # another sweep noticed first
-    forgotten = handoff.unmark_all()
+    with engine.transaction():  # noticed and forgotten together: a crash in between would leave the marks
+        if not handoff.change_epoch(expected=remembered, epoch=epoch, counter=counter):
+            return 0  # another sweep noticed first
+        forgotten = handoff.unmark_all()
     log.warning("sweep.broker_lost_messages", forgotten=forgotten, epoch=str(epoch))
     return forgotten

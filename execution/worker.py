@@ -62,6 +62,8 @@ class StepRequest(Request):
         step_run_id, _, attempt = str(self.id).rpartition("-")
         try:
             queue.mark_gone(UUID(step_run_id), attempt=int(attempt), worker=self.hostname, timed_out=timed_out)
+        except ValueError:
+            log.warning("worker.loss_of_unknown_hint", task_id=self.id)  # not one that `dispatch` has sent
         except engine.DatabaseAway as error:
             log.warning("worker.loss_not_noted", task_id=self.id, error=str(error))  # its lease will run out
         finally:

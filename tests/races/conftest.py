@@ -18,6 +18,7 @@ Action = Callable[[], Any]
 def engine_connection(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The engine on its own alias, as in a worker; hints are not sent, because nobody listens."""
     settings.WORKFLOW_ENGINE_DATABASE = "engine"
+    settings.WORKFLOW_LEASE_SECONDS = 0.1  # Postgres must have been up for so long before anything is rescued
     monkeypatch.setattr(dispatch, "publish", lambda hints: len(hints))
     yield
     connections["engine"].close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from execution import advance, dispatch, engine, lifecycle, maintenance, queue
+from execution import advance, dispatch, engine, handoff, lifecycle, maintenance, queue
 from execution.models import Attempt, DeadLetter, Execution, News, StepRun
 from execution.plans import plan_by_id
 from execution.queue import Claim
@@ -194,11 +194,11 @@ def test_a_broker_that_lost_everything_is_noticed_by_one_of_several_sweeps(race:
     flow.begin({"a": flow.http()})
     dispatch.sweep()
     for _ in range(4):
-        before = queue.broker_epoch()
+        before = handoff.broker_epoch()
         delete_epoch()
         resets = race(*[dispatch.check_epoch] * 4)
         assert sorted(resets) == [0, 0, 0, 1]
-        after = queue.broker_epoch()
+        after = handoff.broker_epoch()
         assert before is not None
         assert after is not None
         assert after.epoch != before.epoch

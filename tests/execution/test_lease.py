@@ -1,0 +1,176 @@
+"""Keeping a lease: renewals in the background, the news that it is lost, and the self-fence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from execution import lease, queue
+from execution.steps.context import LeaseLost, StepContext
+from scheduling_project.common.ids import uuid7
+
+
+class Exited(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def quick(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.WORKFLOW_LEASE_SECONDS = 0.3
+    settings.WORKFLOW_HEARTBEAT_SECONDS = 0.02
+    monkeypatch.setattr(lease, "TERMINATION_GRACE", 0.1)
+    monkeypatch.setattr(lease.engine, "close", lambda: None)
+
+
+@pytest.fixture
+def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The exit codes with which the process would have ended."""
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise SystemExit  # ends the keeper's thread, quietly
+
+    monkeypatch.setattr(lease.os, "_exit", leave)
+    return codes
+
+
+def context() -> StepContext:
+    return StepContext(
+        step_run_id=uuid7(), execution_id=uuid7(), name="s", label="w.s", attempt=1, idempotency_key="k",
+        scheduled_for=None, token=uuid7(),
+    )  # fmt: skip
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], bool]) -> list[float]:
+    """Let Postgres answer heartbeats so; returns the times at which it was asked."""
+    asked: list[float] = []
+
+    def heartbeat(*_: Any, **__: Any) -> bool:
+        asked.append(time.monotonic())
+        return answer()
+
+    monkeypatch.setattr(queue, "heartbeat", heartbeat)
+    return asked
+
+
+def away() -> bool:
+    raise OperationalError("gone")
+
+
+def work(seconds: float) -> None:
+    """What a step does: many small things, between any two of which it can be told."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def test_a_lease_is_renewed_for_as_long_as_the_step_runs(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
+    asked = answering(monkeypatch, lambda: True)
+    with lease.kept(context(), may_exit=True):
+        work(0.5)
+    assert len(asked) > 4
+    seen = len(asked)
+    time.sleep(0.1)
+    assert len(asked) <= seen + 1
+    assert exits == []
+
+
+def test_a_step_that_ends_before_the_first_heartbeat_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, lambda: True)
+    with lease.kept(context(), may_exit=True):
+        pass
+    time.sleep(0.05)
+    assert asked == []
+
+
+def test_a_step_that_lost_its_lease_is_told_in_its_thread(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
+    answering(monkeypatch, lambda: False)
+    running = context()
+    began = time.monotonic()
+    with pytest.raises(LeaseLost), lease.kept(running, may_exit=True):
+        work(5)
+    assert time.monotonic() - began < 2
+    assert running.lost
+    time.sleep(0.2)
+    assert exits == []
+
+
+def test_a_step_that_will_not_listen_is_ended_with_its_process(
+    monkeypatch: pytest.MonkeyPatch, exits: list[int]
+) -> None:
+    answering(monkeypatch, lambda: False)
+    with lease.kept(context(), may_exit=True):
+        for _ in range(2):
+            try:
+                work(0.4)
+            except LeaseLost:
+                continue
+    assert exits == [lease.FENCE_EXIT_CODE]
+
+
+def test_in_a_thread_pool_nobody_else_is_ended(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
+    answering(monkeypatch, lambda: False)
+    with lease.kept(context(), may_exit=False):
+        for _ in range(2):
+            try:
+                work(0.3)
+            except LeaseLost:
+                continue
+    assert exits == []
+
+
+def test_a_process_that_cannot_renew_ends_itself_before_the_lease_does(
+    monkeypatch: pytest.MonkeyPatch, exits: list[int]
+) -> None:
+    asked = answering(monkeypatch, away)
+    began = time.monotonic()
+    with lease.kept(context(), may_exit=True):
+        work(0.4)
+    assert exits == [lease.FENCE_EXIT_CODE]
+    assert 0.2 <= asked[-1] - began <= 0.3
+
+
+def test_a_thread_that_cannot_renew_goes_on_and_is_fenced(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
+    asked = answering(monkeypatch, away)
+    with lease.kept(context(), may_exit=False):
+        work(0.4)
+    assert exits == []
+    assert len(asked) > 4
+
+
+def test_a_short_outage_is_forgiven(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
+    answers = iter([True, False])
+    asked = answering(monkeypatch, lambda: next(answers, True) or away())
+    with lease.kept(context(), may_exit=True):
+        work(0.3)
+    assert exits == []
+    assert len(asked) > 3
+
+
+def test_news_that_come_with_the_very_end_do_not_outlive_the_step(
+    monkeypatch: pytest.MonkeyPatch, exits: list[int]
+) -> None:
+    """The lease is lost in the moment in which the step ends: told or not, the process is not ended."""
+    for _ in range(20):
+        lost = threading.Event()
+        answering(monkeypatch, lambda: lost.set() or False)  # noqa: B023
+        try:
+            with lease.kept(context(), may_exit=True):
+                lost.wait(1)
+        except LeaseLost:
+            pass
+    time.sleep(0.3)
+    assert exits == []
+
+
+def test_the_step_ended_before_it_could_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = lease._Keeper(context(), thread_id=threading.get_ident(), may_exit=False)
+    keeper.stop()
+    keeper._tell_lost()
+    assert not keeper.context.lost
