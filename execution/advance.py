@@ -22,6 +22,9 @@ from execution.graph import Plan, StepPlan, seconds
 from execution.queue import Claim, Ending, Finished, Hint
 from execution.states import AttemptState, ExecutionState, StepState, WaitingFor
 
+#: Topic of the news that `emit` steps leave, in the transaction that ends them; who turns news into events reads it.
+EMIT_TOPIC = "emit"
+
 
 def ending_of(
     plan: Plan,
@@ -164,6 +167,10 @@ def _decide(
     if step.kind == "approval":
         expires = seconds(step.argument.render(scope).get("expires", "365d"))
         graph_rows.decide(step_run_id, waiting_for=WaitingFor.APPROVAL.value, delay=expires, now=now, using=using)
+        return []
+    if step.kind == "emit":
+        graph_rows.tell(EMIT_TOPIC, execution_id=held.id, data=step.argument.render(scope), now=now, using=using)
+        _settle_ripe(step_run_id, held.id, plan, ending_of(plan, step, state=StepState.SUCCEEDED), now=now, using=using)
         return []
     hint = graph_rows.decide(step_run_id, waiting_for=None, now=now, using=using)
     return [] if hint is None else [hint]

@@ -7,7 +7,7 @@ from typing import Any
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 
 STEP_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
-STEP_KINDS = ("task", "http", "wait", "approval", "workflow", "emit")
+STEP_KINDS = ("task", "http", "wait", "approval", "emit")
 
 DURATION: dict[str, Any] = {
     "description": "Seconds, or a number with s, m, h or d.",
@@ -53,12 +53,6 @@ _STEP: dict[str, Any] = {
                 "expires": {"$ref": "#/$defs/duration"},
                 "message": {"type": "string", "maxLength": 2_000},
             },
-        },
-        "workflow": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["name"],
-            "properties": {"name": {"type": "string", "minLength": 1, "maxLength": 200}, "input": {}},
         },
         "emit": {
             "type": "object",

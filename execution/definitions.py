@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator
 from execution import json_schemas, patterns, priority
 from execution.definition_schema import DEFINITION_SCHEMA, STEP_KINDS, STEP_NAME
 from execution.expressions import ExpressionError, Reference, compile_template
-from execution.graph import seconds
+from execution.graph import WORKER_KINDS, seconds
 from execution.json_schemas import Problems, add, dotted
 from execution.models import WorkflowVersion
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
@@ -216,10 +216,14 @@ class _Step:
             self.check_url(step["http"]["url"])
         if "when" in step:
             self.check_when(step["when"])
-        for member in ("with", "http", "wait", "approval", "workflow", "emit"):
+        for member in ("with", *(kind for kind in STEP_KINDS if kind != "task")):
             if member in step:
                 self.check_template(step[member], member, item="for_each" in step)
         if "for_each" in step:
+            if kind not in WORKER_KINDS:
+                self.note(
+                    f"is for steps that a worker runs ({' or '.join(sorted(WORKER_KINDS))}), not for {kind}", "for_each"
+                )
             self.check_for_each(step["for_each"])
 
     def check_for_each(self, value: Any) -> None:

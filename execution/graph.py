@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from execution import patterns, priority
+from execution.definition_schema import STEP_KINDS
 from execution.expressions import Template, compile_template
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 LONGEST = 365 * UNITS["d"]  # seconds; no sleep and no approval takes longer
 
-#: Kinds that a worker performs; the others end by themselves (timer, decision, child).
+#: Kinds that a worker performs; the others end by themselves (timer, decision, event).
 WORKER_KINDS = frozenset({"task", "http"})
 
 
@@ -116,7 +117,7 @@ def _compile_concurrency(raw: Mapping[str, Any]) -> Concurrency:
 
 def _compile_step(name: str, raw: Mapping[str, Any], successors: tuple[str, ...]) -> StepPlan:
     path = f"$.steps.{name}"
-    kind = next(kind for kind in ("task", "http", "wait", "approval", "workflow", "emit") if kind in raw)
+    kind = next(kind for kind in STEP_KINDS if kind in raw)
     argument_key = "with" if kind == "task" else kind
     return StepPlan(
         name=name,

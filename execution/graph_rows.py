@@ -244,3 +244,16 @@ ORDER BY deadline_at LIMIT %(limit)s::int
 def overdue(*, limit: int, now: datetime | None = None) -> list[UUID]:
     """Open executions past their deadline."""
     return [row.id for row in engine.fetch_all(OVERDUE, {"limit": limit, "now": now})]
+
+
+TELL = f"""
+WITH {CLOCK}
+INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
+SELECT %(topic)s::text, %(id)s::uuid, '', %(data)s::jsonb, clock.now FROM clock
+"""
+
+
+def tell(topic: str, *, execution_id: UUID, data: Any, now: datetime | None = None, using: str | None = None) -> None:
+    """Leave durable news in the open transaction (`execution.news` takes them)."""
+    params = {"topic": topic, "id": execution_id, "data": engine.dump_json(data), "now": now}
+    engine.fetch_all(TELL, params, using=using)

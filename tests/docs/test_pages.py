@@ -74,7 +74,9 @@ def test_every_python_block_compiles() -> None:
 
 def test_every_command_of_ours_is_in_the_reference() -> None:
     text = (DOCS / "reference/commands.md").read_text()
-    commands = {path.stem for path in PROJECT_ROOT.glob("*/**/management/commands/*.py")} - {"__init__"}
+    ours = ("scheduling_project", "execution", "schedules", "triggers")
+    found = [path for name in ours for path in (PROJECT_ROOT / name).glob("**/management/commands/*.py")]
+    commands = {path.stem for path in found} - {"__init__"}
     assert [name for name in sorted(commands) if f"`{name}`" not in text] == []
 
 

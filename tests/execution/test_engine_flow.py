@@ -290,3 +290,19 @@ def test_a_broker_that_lost_its_messages_is_noticed_once() -> None:
 
 def test_ids_are_uuids() -> None:
     assert isinstance(begin({"a": TASK}).pk, UUID)
+
+
+def test_an_emit_step_leaves_its_news_in_the_transaction_that_ends_it() -> None:
+    from execution import news
+
+    execution = begin(
+        {
+            "a": TASK,
+            "say": {"needs": ["a"], "emit": {"type": "load.done", "data": {"n": "${{ steps.a.output.n }}"}}},
+            "b": TASK | {"needs": ["say"]},
+        }
+    )
+    succeed(execution, "a", {"n": 3})
+    assert states(execution) == {"a": "succeeded", "say": "succeeded", "b": "queued"}
+    (told,) = news.claim("emit")
+    assert (told.execution_id, told.data) == (execution.pk, {"type": "load.done", "data": {"n": 3}})

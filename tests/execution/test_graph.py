@@ -38,7 +38,6 @@ def test_descendants_are_all_that_need_a_step_directly_or_not() -> None:
         ({"wait": "1h"}, False),
         ({"approval": {}}, False),
         ({"emit": {"type": "x"}}, False),
-        ({"workflow": {"name": "x"}}, False),
     ],
 )
 def test_a_plain_step_leaves_nothing_to_decide(step: dict[str, Any], plain: bool) -> None:
