@@ -62,11 +62,6 @@ def transaction(*, using: str | None = None) -> Iterator[str]:
         yield name
 
 
-def on_commit(action: Callable[[], object], *, using: str | None = None) -> None:
-    """Run `action` once what was written on the connection is committed; at once when nothing is open."""
-    django_transaction.on_commit(lambda: action() and None, using=using or alias())
-
-
 def now(*, using: str | None = None) -> datetime:
     """Postgres's wall clock, aware, in UTC: the one clock of the protocol."""
     row: NamedTuple | None = fetch_one("SELECT clock_timestamp() AS instant", {}, using=using)

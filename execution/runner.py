@@ -264,7 +264,7 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
                 **details,
             )
             outcome = Outcome.CANCELLED
-        case Decision.FAIL:
+        case _:
             ending = failed_ending(
                 plan,
                 step,

@@ -12,7 +12,7 @@ import copy
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from celery.exceptions import Retry
 
@@ -109,8 +109,7 @@ class _StepRetry:
     ) -> Retry:
         if not getattr(self.task.request, "workflow_step", False):
             original = self.task.__dict__["_celery_retry"]
-            retry: Retry = original(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
-            return retry
+            return cast(Retry, original(args, kwargs, exc, throw, eta, countdown, max_retries, **options))
         asked = _Asked(exc if exc is not None else sys.exc_info()[1], eta or countdown, max_retries)
         if throw:
             raise asked

@@ -125,6 +125,7 @@ def test_a_worker_reports_life_and_its_end() -> None:
     report.refresh_from_db()
     assert report.stopped_at is not None
     assert Attempt.objects.get(pk=held.token).state == "released"
+    worker._give_back("w@h")  # nothing is left
     keeper._report()
     report.refresh_from_db()
     assert report.stopped_at is None
@@ -147,6 +148,16 @@ def test_a_backlog_is_sent_in_quick_turns_until_it_is_gone(monkeypatch: pytest.M
     keeper._sweep()
     assert [keeper._fill(), keeper._fill(), keeper._fill()] == [worker.BACKLOG_PAUSE, None, None]
     assert filled == []
+
+
+@pytest.mark.django_db
+def test_each_duty_does_its_job() -> None:
+    execution = flow.begin({"nap": {"wait": 0}, "after": flow.http("nap")}, timeout=0.001)
+    time.sleep(0.01)
+    worker._timers()
+    worker._rescue()
+    worker._forgotten()
+    assert flow.states(execution) == {"nap": "succeeded", "after": "cancelled"}
 
 
 def test_a_duty_is_done_when_it_is_due() -> None:
