@@ -485,6 +485,25 @@ def test_progress_does_not_disturb_a_step_while_postgres_is_away(perform: Any, m
     assert perform(body).outcome is Outcome.SUCCEEDED
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_a_step_interrupted_by_its_workers_shutdown_is_given_back(
+    perform: Any, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise OperationalError("gone")
+
+    def body() -> None:
+        if away:
+            monkeypatch.setattr(queue, "reschedule", gone)
+        raise SystemExit(-(256 - 15))  # as billiard's handler of SIGTERM raises it
+
+    with pytest.raises(SystemExit):
+        perform(body)
+    run = the_run()
+    assert (run.state, run.failures, run.worker_deaths) == ("running" if away else "queued", 0, 0)
+    assert attempts() == ["running" if away else "released"]
+
+
 # ── Postgres away: real connections ──
 
 real = pytest.mark.django_db(transaction=True, databases=["default", "engine"])
