@@ -13,6 +13,7 @@ from execution import patterns
 from execution.pattern_compile import MAX_FIELDS, MAX_TEXT, MAX_VALUES
 from execution.patterns import ExactRequirement, PatternError, compile, index_key, index_keys_at
 from tests.execution import pattern_oracle
+from tests.patience import PATIENCE
 
 
 def _short(value: object) -> str | None:
@@ -454,7 +455,7 @@ def test_a_product_of_alternatives_is_refused_when_compiling() -> None:
     started = time.perf_counter()
     with pytest.raises(PatternError):
         compile(pattern(12))
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < PATIENCE
 
 
 def test_parallel_alternatives_over_one_object_are_refused_before_they_explode() -> None:
@@ -468,7 +469,7 @@ def test_parallel_alternatives_over_one_object_are_refused_before_they_explode()
     started = time.perf_counter()
     with pytest.raises(PatternError):
         compile(nested)
-    assert time.perf_counter() - started < 0.5
+    assert time.perf_counter() - started < PATIENCE
 
 
 def test_a_pattern_nested_too_deeply_is_refused() -> None:
@@ -664,8 +665,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_a_hostile_event_costs_little(name: str) -> None:
     pattern, event = HOSTILE[name]
     compiled = compile(pattern)
-    best = min(_timed(compiled, event) for _ in range(3))
-    assert best < 1  # a quadratic matcher takes minutes; the bar of 0.1 s is measured by bench_patterns.py
+    # A quadratic matcher takes minutes; the bar of 0.1 s is measured by bench_patterns.py.
+    assert _timed(compiled, event) < PATIENCE
 
 
 def _timed(compiled: patterns.CompiledPattern, event: dict[str, Any]) -> float:

@@ -20,6 +20,7 @@ from execution.step_tasks import step_task
 from execution.steps.context import GiveUp, Snooze, current
 from tests.execution import flow
 from tests.execution.test_failures import Hostile
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.django_db
 
@@ -582,7 +583,7 @@ def test_an_outcome_is_given_up_when_postgres_stays_away_for_the_whole_lease(
 
     began = time.monotonic()
     assert perform(body).outcome is Outcome.LOST
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < PATIENCE
     assert the_run().state == "running"
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from schedules.cron import Cron, CronError, UnknownZone, parse
 from schedules.cron_search import nearest_weekday
+from tests.patience import PATIENCE
 from tests.schedules.cron_oracle import day_matches
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -195,7 +196,7 @@ def test_between_is_lazy_excludes_its_start_and_includes_its_end() -> None:
     assert hours == [at("2025-06-01 11:00"), at("2025-06-01 12:00"), at("2025-06-01 13:00")]
     began = time.perf_counter()
     assert len(list(islice(parse("* * * * * *").between(at("1970-01-02"), at("2199-12-31"), "UTC"), 5))) == 5
-    assert time.perf_counter() - began < 0.2
+    assert time.perf_counter() - began < PATIENCE
     assert list(schedule.between(at("2025-06-02"), at("2025-06-01"), "UTC")) == []
 
 
@@ -396,13 +397,10 @@ PATHOLOGICAL = [
 def test_anything_answers_at_once(expression: str) -> None:
     start = int(at("2026-01-01").timestamp())
     parse("0 0 * * *").next_epoch(start, "Europe/Berlin")  # the zone itself is loaded once
-    best = 1.0
-    for attempt in range(4):
-        began = time.perf_counter()
-        with suppress(CronError):
-            parse(expression + " " * attempt).next_epoch(start, "Europe/Berlin")
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.005
+    began = time.perf_counter()
+    with suppress(CronError):
+        parse(expression).next_epoch(start, "Europe/Berlin")
+    assert time.perf_counter() - began < PATIENCE
 
 
 def test_a_cron_is_made_once() -> None:

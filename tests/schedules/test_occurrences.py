@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from schedules.occurrences import Instant, SpecError, Timing, calendar_names, compile, normalise
 from schedules.spec_reading import LAST_INSTANT
 from schedules.states import FireReason
+from tests.patience import PATIENCE
 from tests.schedules.test_timetables import ZONES, at, shown
 
 DAY = 86400
@@ -238,7 +239,7 @@ class TestInstants:
         secondly = timing(timetables=[{"kind": "interval", "every": 1}])
         start = time.perf_counter()
         assert secondly.count(0, LAST_INSTANT) == LAST_INSTANT
-        assert time.perf_counter() - start < 0.01
+        assert time.perf_counter() - start < PATIENCE
 
 
 class TestJitter:
@@ -395,7 +396,7 @@ class TestExclusions:
             found = timing(timetables=[{"kind": "interval", "every": every}], **spec)
             assert found.next_fire(at("2026-01-01")) is None
             assert list(found.fires(at("2026-01-01"), at("2026-02-01"))) == []
-            assert time.perf_counter() - start < 2
+            assert time.perf_counter() - start < PATIENCE
 
 
 WINDOWS = [

@@ -23,6 +23,7 @@ from schedules.solar import EVENTS, Solar
 from schedules.spec_reading import LAST_INSTANT
 from schedules.timetables import DAY, CalendarInterval, CronTimetable, Interval, Merged, Once, Timetable
 from schedules.zones import zone_of
+from tests.patience import PATIENCE
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (the local clock itself)
 UTC_ZONE = zone_of("UTC")
@@ -414,7 +415,7 @@ class TestRecurrenceRules:
         timetable = recurrence(f"DTSTART:20260105T000000\nRRULE:{rule}")
         start = time.perf_counter()
         assert timetable.next_after(at("2026-01-06")) is None
-        assert time.perf_counter() - start < 0.5
+        assert time.perf_counter() - start < PATIENCE
 
     @pytest.mark.parametrize(
         "rule",
@@ -431,7 +432,7 @@ class TestRecurrenceRules:
         start = time.perf_counter()
         timetable = recurrence(f"DTSTART:20260105T000000\nRRULE:{rule}")
         timetable.next_after(at("2026-02-06"))
-        assert time.perf_counter() - start < 1
+        assert time.perf_counter() - start < PATIENCE
 
     @pytest.mark.parametrize(
         ("rule", "text"),
