@@ -108,6 +108,12 @@ class StepRun(models.Model):
                 name="step_run_parked_for_pool",
             ),
             models.Index(fields=["pool"], condition=Q(pool_held__gt=0), name="step_run_holds_pool"),
+            # The next item of a bounded fan-out, without a walk over the ended ones.
+            models.Index(
+                fields=["parent", "item_index"],
+                condition=Q(state=StepState.WAITING, parent__isnull=False),
+                name="step_run_next_item",
+            ),
             models.Index(fields=["parent"], condition=Q(parent__isnull=False), name="step_run_items"),
         ]
 
