@@ -1,0 +1,87 @@
+"""The shapes of queues, processes and the audit trail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from execution.api.serializers.common import READ
+from scheduling_project.common.api import StrictSerializer
+from scheduling_project.common.fields import FlagField, ObjectField
+
+
+class AuditEntrySerializer(StrictSerializer):
+    """Who did what to what."""
+
+    id = serializers.IntegerField(**READ)
+    actor = serializers.CharField(**READ)
+    action = serializers.CharField(**READ)
+    subject_kind = serializers.CharField(**READ)
+    subject_id = serializers.CharField(**READ)
+    subject_label = serializers.CharField(**READ)
+    note = serializers.CharField(**READ)
+    changes = ObjectField(**READ)
+    created_at = serializers.DateTimeField(**READ)
+
+
+class LevelSerializer(StrictSerializer):
+    """One priority of a queue."""
+
+    priority = serializers.IntegerField(**READ)
+    waiting = serializers.IntegerField(**READ)
+    in_flight = serializers.IntegerField(**READ)
+    running = serializers.IntegerField(**READ)
+    later = serializers.IntegerField(**READ)
+    oldest_at = serializers.DateTimeField(allow_null=True, **READ)
+
+
+class QueueSerializer(StrictSerializer):
+    """A queue: waiting in Postgres, in flight in Redis, running with workers, due later."""
+
+    id = serializers.CharField(source="name", **READ)
+    name = serializers.CharField(**READ)
+    paused = serializers.SerializerMethodField()
+    paused_at = serializers.DateTimeField(allow_null=True, **READ)
+    paused_by = serializers.CharField(**READ)
+    pause_note = serializers.CharField(**READ)
+    workers = serializers.IntegerField(**READ)
+    slots = serializers.IntegerField(**READ)
+    waiting = serializers.SerializerMethodField()
+    in_flight = serializers.SerializerMethodField()
+    running = serializers.SerializerMethodField()
+    later = serializers.SerializerMethodField()
+    oldest_at = serializers.DateTimeField(allow_null=True, **READ)
+    levels = LevelSerializer(many=True, **READ)
+
+    def get_paused(self, state: Any) -> bool:
+        return state.paused_at is not None
+
+    def get_waiting(self, state: Any) -> int:
+        return int(state.total("waiting"))
+
+    def get_in_flight(self, state: Any) -> int:
+        return int(state.total("in_flight"))
+
+    def get_running(self, state: Any) -> int:
+        return int(state.total("running"))
+
+    def get_later(self, state: Any) -> int:
+        return int(state.total("later"))
+
+
+class ProcessSerializer(StrictSerializer):
+    """The last sign of life of a worker or a beat."""
+
+    name = serializers.CharField(**READ)
+    kind = serializers.CharField(**READ)
+    host = serializers.CharField(**READ)
+    pid = serializers.IntegerField(**READ)
+    queues = serializers.ListField(child=serializers.CharField(), **READ)
+    slots = serializers.IntegerField(**READ)
+    busy = serializers.IntegerField(**READ)
+    versions = ObjectField(**READ)
+    alive = FlagField(**READ)
+    started_at = serializers.DateTimeField(**READ)
+    seen_at = serializers.DateTimeField(**READ)
+    stopped_at = serializers.DateTimeField(allow_null=True, **READ)
