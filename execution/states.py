@@ -60,6 +60,24 @@ class DeadLetterState(models.TextChoices):
     DISCARDED = "discarded", "Discarded"
 
 
+class RedriveJobState(models.TextChoices):
+    RUNNING = "running", "Running"
+    DONE = "done", "Done"
+    STOPPED = "stopped", "Stopped by failures"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+class RedriveItemState(models.TextChoices):
+    """What became of one letter of a redrive job."""
+
+    PENDING = "pending", "Pending"
+    REDRIVING = "redriving", "Redriving"
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed again"
+    REFUSED = "refused", "Refused"
+    SKIPPED = "skipped", "Decided otherwise"
+
+
 Transitions = Mapping[str, frozenset[str]]
 
 _E, _S, _D = ExecutionState, StepState, DeadLetterState
@@ -97,6 +115,7 @@ EXECUTION_OPEN = frozenset(ExecutionState) - EXECUTION_TERMINAL
 STEP_TERMINAL = frozenset({_S.SUCCEEDED, _S.FAILED, _S.SKIPPED, _S.CANCELLED})
 STEP_OPEN = frozenset(StepState) - STEP_TERMINAL
 STEP_CLAIMABLE = frozenset({_S.QUEUED, _S.RETRYABLE})
+REDRIVE_JOB_TERMINAL = frozenset(RedriveJobState) - {RedriveJobState.RUNNING}
 DEAD_LETTER_UNDECIDED = frozenset({_D.OPEN, _D.REDRIVING})
 
 

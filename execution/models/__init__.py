@@ -2,11 +2,12 @@
 
 from execution.models.audit import AuditEntry
 from execution.models.broker import BrokerEpoch
-from execution.models.capacity import ConcurrencyKey, Pool, QueueSettings
+from execution.models.capacity import ConcurrencyKey, Pool, QueueSettings, RateKey
 from execution.models.dead_letter import DeadLetter
 from execution.models.execution import Execution, ExecutionOutput
 from execution.models.idempotency import IdempotencyKey
 from execution.models.news import News
+from execution.models.redrive import RedriveItem, RedriveJob
 from execution.models.step_run import Attempt, StepOutput, StepRun
 from execution.models.worker import ProcessReport
 from execution.models.workflow import Workflow, WorkflowVersion
@@ -24,6 +25,9 @@ __all__ = [
     "Pool",
     "ProcessReport",
     "QueueSettings",
+    "RateKey",
+    "RedriveItem",
+    "RedriveJob",
     "StepOutput",
     "StepRun",
     "Workflow",

@@ -12,6 +12,8 @@ class QueueSettings(models.Model):
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_by = models.CharField(max_length=200, blank=True)
     pause_note = models.CharField(max_length=500, blank=True)
+    draining_at = models.DateTimeField(null=True, blank=True, help_text="Paused in order to become empty.")
+    drained_at = models.DateTimeField(null=True, blank=True, help_text="The last step that ran in it has ended.")
     in_flight_per_level = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
@@ -51,6 +53,19 @@ class ConcurrencyKey(models.Model):
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(used__gte=0), name="concurrency_key_not_negative")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class RateKey(models.Model):
+    """How often attempts with one key may begin: the state of its GCRA. Rows come and go with their users."""
+
+    key = models.CharField(max_length=255, primary_key=True)
+    tat = models.DateTimeField(help_text="Theoretical arrival time: when the next one may begin, without a burst.")
+    next_wake_at = models.DateTimeField(help_text="The first instant that no waiting attempt was promised.")
+    interval = models.FloatField(help_text="Seconds between two of them, as last asked for.")
+    updated_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:
         return self.key

@@ -51,7 +51,10 @@ class DeadLetter(models.Model):
         ]
         indexes = [
             models.Index(fields=["state", "-id"], name="dead_letter_by_state"),
-            models.Index(fields=["state", "fingerprint"], name="dead_letter_by_fingerprint"),
+            # With the ends of a group's time in it: the group view reads nothing but this index.
+            models.Index(fields=["state", "fingerprint", "created_at"], name="dead_letter_by_fingerprint"),
+            models.Index(fields=["decided_at"], condition=Q(decided_at__isnull=False), name="dead_letter_decided_at"),
+            models.Index(fields=["created_at"], condition=Q(state=DeadLetterState.OPEN), name="dead_letter_open_since"),
         ]
 
     def __str__(self) -> str:

@@ -24,11 +24,16 @@ class StepRun(models.Model):
     label = models.CharField(max_length=320, help_text="workflow.step, as Flower shows it.")
     queue = models.CharField(max_length=100)
     priority = priority.field()
+    aged = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Levels of its priority that it was given for waiting."
+    )
     timeout = models.FloatField(null=True, blank=True, help_text="Seconds one attempt may take.")
 
     pool = models.CharField(max_length=100, blank=True, db_default="", help_text="Capacity that its attempts need.")
     pool_units = models.PositiveSmallIntegerField(default=1, db_default=1, help_text="How much of it.")
     pool_held = models.PositiveSmallIntegerField(default=0, db_default=0, help_text="What it holds right now.")
+
+    rate_slot_at = models.DateTimeField(null=True, blank=True, help_text="The instant that its rate limit gave it.")
 
     state = models.CharField(max_length=10, choices=StepState, default=StepState.WAITING)
     waiting_for = models.CharField(max_length=10, choices=WaitingFor, null=True, blank=True)  # noqa: DJ001
