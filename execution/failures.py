@@ -11,7 +11,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from execution.retry import Failure
 from execution.step_tasks import path_of
-from execution.steps.context import GiveUp, Snooze
+from execution.steps.context import CancelAsked, GiveUp, Snooze
 from execution.steps.http import HttpError
 from execution.steps.task import RetryAsked
 
@@ -41,7 +41,7 @@ def failure_of(error: BaseException) -> Failure:
             retry_after=0.0 if requeue else None,
             asked="snooze" if requeue else "fail",
         )
-    if isinstance(error, Ignore):
+    if isinstance(error, Ignore | CancelAsked):
         return Failure(class_names(error), message_of(error), asked="ignore")
     if isinstance(error, GiveUp):
         return Failure(class_names(error), message_of(error), asked="fail")

@@ -82,8 +82,11 @@ class Plan:
         return self._descendants[name]
 
 
-def compile_plan(definition: Mapping[str, Any]) -> Plan:
+def compile_plan(definition: Mapping[str, Any], *, http_timeout: float | None = None) -> Plan:
     """The plan of a definition that `execution.definitions.check` has accepted.
+
+    Args:
+        http_timeout: seconds that an attempt of an HTTP step may take where the step states no limit.
 
     Raises:
         graphlib.CycleError, ExpressionError, PatternError, KeyError: for one that it has not.
@@ -96,7 +99,7 @@ def compile_plan(definition: Mapping[str, Any]) -> Plan:
         for need in step.get("needs", ()):
             successors[need].append(name)
     return Plan(
-        steps={name: _compile_step(name, raw[name], tuple(successors[name])) for name in order},
+        steps={name: _compile_step(name, raw[name], tuple(successors[name]), http_timeout) for name in order},
         output=compile_template(definition["output"], path="$.output") if "output" in definition else None,
         input_schema=definition.get("input"),
         retry=definition.get("retry"),
@@ -115,7 +118,9 @@ def _compile_concurrency(raw: Mapping[str, Any]) -> Concurrency:
     )
 
 
-def _compile_step(name: str, raw: Mapping[str, Any], successors: tuple[str, ...]) -> StepPlan:
+def _compile_step(
+    name: str, raw: Mapping[str, Any], successors: tuple[str, ...], http_timeout: float | None
+) -> StepPlan:
     path = f"$.steps.{name}"
     kind = next(kind for kind in STEP_KINDS if kind in raw)
     argument_key = "with" if kind == "task" else kind
@@ -130,7 +135,7 @@ def _compile_step(name: str, raw: Mapping[str, Any], successors: tuple[str, ...]
         for_each=compile_template(raw["for_each"], path=f"{path}.for_each") if "for_each" in raw else None,
         max_parallel=raw.get("max_parallel"),
         retry=raw.get("retry"),
-        timeout=raw.get("timeout"),
+        timeout=raw.get("timeout", http_timeout if kind == "http" else None),
         continue_on_error=raw.get("on_error") == "continue",
         queue=raw.get("queue", ""),
         priority=None if "priority" not in raw else priority.parse(raw["priority"]),

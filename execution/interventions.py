@@ -22,12 +22,15 @@ RETURNING id
 """
 
 # Race: resume against a sweep that still sees "paused": its hints are the ones it does not send. Those of the
-# execution that are due are marked and published here; the rest is the sweep's again.
+# execution that are due are marked and published here; the rest is the sweep's again. What had not begun goes back to
+# where it was: scheduled while none of its steps is due.
 RESUME = f"""
 WITH {CLOCK},
 resumed AS (
     UPDATE execution_execution e
-    SET state = 'running', state_reason = '', started_at = coalesce(e.started_at, clock.now)
+    SET state_reason = '', state = CASE WHEN e.started_at IS NOT NULL THEN 'running'
+        WHEN EXISTS (SELECT 1 FROM execution_steprun s WHERE s.execution_id = e.id AND s.available_at <= clock.now)
+        THEN 'queued' ELSE 'scheduled' END
     FROM clock WHERE e.id = %(id)s::uuid AND e.state = 'paused'
     RETURNING e.id
 ), chosen AS MATERIALIZED (
@@ -103,9 +106,13 @@ FROM execution_steprun WHERE execution_id = %(id)s::uuid ORDER BY id FOR NO KEY 
 """
 
 # The execution's row is held and its state was read under that lock. A deadline that has passed begins anew: the
-# time that the execution was allowed counts from now on.
+# time that the execution was allowed counts from now on. News of its end that nobody has taken are no longer true.
 REOPEN = f"""
-WITH {CLOCK}
+WITH {CLOCK},
+untold AS (
+    DELETE FROM execution_news n USING execution_execution e
+    WHERE e.id = %(id)s::uuid AND n.execution_id = e.id AND n.topic = e.news_topic
+)
 UPDATE execution_execution e
 SET state = CASE WHEN e.state = 'failed' THEN 'running' ELSE e.state END, state_reason = '', finished_at = NULL,
     open_steps = e.open_steps + %(steps)s::int, failed_steps = greatest(0, e.failed_steps - %(failures)s::int),

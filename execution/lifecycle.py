@@ -15,6 +15,7 @@ from django.conf import settings
 from execution import advance, audit, creation, dispatch, engine, graph_rows, interventions, queue, signals
 from execution.creation import Source, Start
 from execution.definitions import validate_input
+from execution.fingerprints import fingerprint
 from execution.models import Execution, StepRun
 from execution.plans import plan_by_id
 from execution.priority import parse as parse_priority
@@ -284,6 +285,7 @@ def _end_by_hand(
             letter="rejected" if failed and not step.continue_on_error else "",
             error_type="Rejected" if failed else "",
             error=reason if failed else "",
+            fingerprint=fingerprint("Rejected", "rejected", step.name) if failed else "",
         )
         interventions.cancel_items(run.pk, reason=reason, using=alias)
         leaving = [StepState.WAITING] if waiting else [StepState(value) for value in sorted(STEP_OPEN)]

@@ -8,8 +8,9 @@ from datetime import datetime
 
 from django.conf import settings
 
-from execution import advance, engine, graph_rows, queue, runner, signals
-from execution.plans import plan_by_id
+from execution import advance, broken, engine, graph_rows, queue, runner, signals
+from execution.fingerprints import fingerprint
+from execution.plans import Unrunnable, plan_by_id
 from execution.queue import Expired
 from execution.retry import Decision, Failure, RetryDecision, decide
 from execution.states import AttemptState, ExecutionState, StepState
@@ -37,7 +38,11 @@ def rescue(*, now: datetime | None = None) -> Rescued:
     """
     queued = failed = 0
     for row in queue.expired(lease=settings.WORKFLOW_LEASE_SECONDS, limit=BATCH, now=now):
-        taken = _time_out(row, now=now) if row.timed_out else _take_back(row, now=now)
+        try:
+            taken = _time_out(row, now=now) if row.timed_out else _take_back(row, now=now)
+        except Unrunnable as error:  # this one ends here; the others must not wait behind it
+            failed += broken.fail(row.execution_id, error, now=now)
+            continue
         if taken is None:
             continue
         queued += taken
@@ -145,7 +150,11 @@ def ring_timers(*, now: datetime | None = None) -> int:
     """End durable sleeps that are over and approvals that have expired. Returns how many."""
     rung = 0
     for row in graph_rows.due_timers(limit=BATCH, now=now):
-        plan = plan_by_id(row.version_id)
+        try:
+            plan = plan_by_id(row.version_id)
+        except Unrunnable as error:
+            rung += broken.fail(row.execution_id, error, now=now)
+            continue
         step = plan.steps[row.name]
         if row.waiting_for == "timer":
             ending = advance.ending_of(plan, step, state=StepState.SUCCEEDED)
@@ -159,6 +168,7 @@ def ring_timers(*, now: datetime | None = None) -> int:
                 letter="" if step.continue_on_error else "expired",
                 error_type="ApprovalExpired",
                 error="nobody approved it in time",
+                fingerprint=fingerprint("ApprovalExpired", "nobody approved it in time", step.name),
             )
         finished = advance.settle(
             row.id, execution_id=row.execution_id, plan=plan, leaving=[StepState.WAITING], ending=ending, now=now
@@ -183,6 +193,11 @@ def decide_forgotten(*, now: datetime | None = None) -> int:
     rows = graph_rows.forgotten(limit=BATCH, now=now)
     for row in rows:
         log.error("execution.forgotten_step", execution_id=str(row.execution_id))
+        try:
+            plan = plan_by_id(row.version_id)
+        except Unrunnable as error:
+            broken.fail(row.execution_id, error, now=now)
+            continue
         with engine.transaction():
-            advance.decide_ripe(row.execution_id, plan_by_id(row.version_id), now=now)
+            advance.decide_ripe(row.execution_id, plan, now=now)
     return len(rows)

@@ -649,6 +649,17 @@ def note_progress(token: UUID, progress: dict[str, Any]) -> None:
     engine.fetch_all(NOTE_PROGRESS, {"token": token, "progress": engine.dump_json(progress)})
 
 
+KEEP_LINE = """
+INSERT INTO execution_steplog (attempt_id, level, message, created_at)
+SELECT id, %(level)s::text, %(message)s::text, clock_timestamp() FROM execution_attempt WHERE id = %(token)s::uuid
+"""
+
+
+def keep_line(token: UUID, *, level: str, message: str) -> None:
+    """Keep a line that an attempt wrote."""
+    engine.fetch_all(KEEP_LINE, {"token": token, "level": level, "message": message})
+
+
 # The last word on an ambiguous COMMIT: the connection broke while the answer was on its way.
 OUTCOME = """
 SELECT s.state FROM execution_steprun s WHERE s.id = %(id)s::uuid AND s.last_token = %(token)s::uuid

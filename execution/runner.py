@@ -18,15 +18,15 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, close_old_connections, connections
 
-from execution import advance, engine, graph_rows, lease, queue, step_tasks
+from execution import advance, broken, engine, graph_rows, lease, queue, step_tasks
 from execution.failures import ends_process, failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
-from execution.plans import plan_by_id
+from execution.plans import Unrunnable, plan_by_id
 from execution.queue import Claim
 from execution.retry import Decision, Failure, Policy, RetryDecision, decide, effective_policy
 from execution.states import AttemptState, StepState
-from execution.steps import KINDS
+from execution.steps import KINDS, task_hooks
 from execution.steps.context import LeaseLost, StepContext, enter, leave
 from scheduling_project.common.logs import get_logger
 
@@ -73,7 +73,11 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
     if claim is None:
         return Report(Outcome.NOT_OURS)
     log.info("step.claimed", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
-    plan = plan_by_id(claim.version_id)
+    try:
+        plan = plan_by_id(claim.version_id)
+    except Unrunnable as error:
+        broken.fail(claim.execution_id, error)
+        return Report(Outcome.FAILED, str(error), error=str(error))
     step = plan.steps[claim.name]
     context = StepContext(
         step_run_id=claim.id,
@@ -125,15 +129,38 @@ def _perform(claim: Claim, plan: Plan, step: StepPlan, context: StepContext, *, 
     try:
         with lease.kept(context, may_exit=may_exit):
             close_old_connections()
-            performed.argument = render_argument(claim, plan, step)
-            performed.output = KINDS[step.kind](claim, step, performed.argument)
-            check_output(performed.output)
+            _perform_leased(claim, plan, step, performed)
     except BaseException as error:  # noqa: BLE001 - the one place: SystemExit and MemoryError of a step end the step
         performed.error = error
     finally:
         leave(mark)
         _abandon_transaction()
     return performed
+
+
+def _perform_leased(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> None:
+    """The step's own code and the hooks of its task, which are told what will follow an error."""
+    try:
+        performed.argument = render_argument(claim, plan, step)
+        performed.output = KINDS[step.kind](claim, step, performed.argument)
+        check_output(performed.output)
+    except BaseException as error:
+        if isinstance(error, LeaseLost) or ends_process(error):
+            raise
+        performed.error = error
+    if step.kind == "task":
+        task_hooks.after(
+            step.target,
+            claim,
+            performed.argument,
+            output=performed.output,
+            error=performed.error,
+            decision=lambda error: _decision(claim, plan, step, failure_of(error)).decision,
+        )
+
+
+def _decision(claim: Claim, plan: Plan, step: StepPlan, failure: Failure) -> RetryDecision:
+    return decide(policy_for(claim, plan, step), failure, failures=claim.failures + 1, now=engine.now())
 
 
 def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
@@ -242,7 +269,7 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
     """Decide what follows the failure and write it, fenced by the claim's token."""
     error = performed.error
     assert error is not None
-    decision = decide(policy_for(claim, plan, step), failure, failures=claim.failures + 1, now=engine.now())
+    decision = _decision(claim, plan, step, failure)
     name = type(shown(error)).__name__
     described = f"{name}: {failure.message}"
     details = {

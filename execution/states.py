@@ -86,7 +86,7 @@ EXECUTION_TRANSITIONS: Transitions = {
     _E.SCHEDULED: frozenset({_E.QUEUED, _E.RUNNING, _E.PAUSED, _E.SUCCEEDED, _E.FAILED, _E.CANCELLED}),
     _E.QUEUED: frozenset({_E.RUNNING, _E.PAUSED, _E.SUCCEEDED, _E.FAILED, _E.CANCELLED}),
     _E.RUNNING: frozenset({_E.PAUSED, _E.SUCCEEDED, _E.FAILED, _E.CANCELLED}),
-    _E.PAUSED: frozenset({_E.RUNNING, _E.SUCCEEDED, _E.FAILED, _E.CANCELLED}),
+    _E.PAUSED: frozenset({_E.SCHEDULED, _E.QUEUED, _E.RUNNING, _E.SUCCEEDED, _E.FAILED, _E.CANCELLED}),
     _E.SUCCEEDED: frozenset(),
     _E.FAILED: frozenset({_E.RUNNING}),  # resume from the failed step
     _E.CANCELLED: frozenset(),

@@ -61,6 +61,7 @@ class Environment(BaseSettings):
     WORKFLOW_QUEUES: CommaSeparated = ["default", "io"]
     WORKFLOW_TASKS: CommaSeparated = []
     WORKFLOW_HTTP_ALLOWED_NETWORKS: CommaSeparated = []
+    WORKFLOW_HTTP_TIMEOUT_SECONDS: float = Field(default=30, gt=0, le=86_400)
 
     # The protocol (docs/guarantees.md)
     WORKFLOW_LEASE_SECONDS: float = Field(default=30, ge=0.5, le=3600)
@@ -73,6 +74,9 @@ class Environment(BaseSettings):
     WORKFLOW_SHUTDOWN_GRACE_SECONDS: float = Field(default=30, ge=0, le=3600)
     WORKFLOW_MAX_PAYLOAD_BYTES: int = Field(default=1_048_576, ge=1024, le=100_000_000)
     WORKFLOW_MAX_FAN_OUT: int = Field(default=10_000, ge=1, le=1_000_000)
+    WORKFLOW_MAX_CHILD_DEPTH: int = Field(default=8, ge=1, le=50)
+    WORKFLOW_CLEANUP_SECONDS: float = Field(default=3600, gt=0, le=604_800)
+    WORKFLOW_LOG_LINES: int = Field(default=1000, ge=0, le=100_000)
 
     # Triggers: Fernet keys for secrets at rest, newest first; derived from SECRET_KEY where there is none
     WORKFLOW_ENCRYPTION_KEYS: CommaSeparated = []

@@ -13,13 +13,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from execution import creation, lifecycle, step_tasks
-from execution.api.filters import ExecutionFilter, StepRunFilter
+from execution.api.filters import ExecutionFilter, LineFilter, StepRunFilter
 from execution.api.idempotent import idempotent
 from execution.api.serializers import (
     AttemptSerializer,
     ExecutionCreateSerializer,
     ExecutionSerializer,
     ExecutionSummarySerializer,
+    LineSerializer,
     NoteSerializer,
     PrioritySerializer,
     ReasonSerializer,
@@ -30,7 +31,7 @@ from execution.api.serializers import (
     SucceedStepSerializer,
     WhySerializer,
 )
-from execution.models import Attempt, Execution, StepRun, Workflow
+from execution.models import Attempt, Execution, StepLog, StepRun, Workflow
 from execution.plans import plan_of
 from execution.retry import effective_policy
 from execution.why import why
@@ -146,6 +147,14 @@ class ExecutionViewSet(ResourceViewSet):
         """All attempts of all its steps, oldest first."""
         queryset = Attempt.objects.filter(step_run__execution=self._existing()).select_related("step_run")
         return self.page(queryset, AttemptSerializer, ordering="id")
+
+    @extend_schema(responses=LineSerializer(many=True))
+    @action(detail=True, filterset_class=LineFilter)
+    def logs(self, request: Request, id: str) -> Response:
+        """The lines that its steps wrote, oldest first."""
+        queryset = StepLog.objects.filter(attempt__step_run__execution=self._existing())
+        queryset = self.filter_queryset(queryset.select_related("attempt__step_run"))
+        return self.page(queryset, LineSerializer, ordering="id")
 
     @extend_schema(parameters=[STEP], responses=StepRunDetailSerializer)
     @action(detail=True, url_path=r"steps/(?P<step>[0-9a-fA-F-]{32,36})", filterset_class=None)

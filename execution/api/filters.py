@@ -9,6 +9,7 @@ import django_filters
 from django.db.models import QuerySet
 
 from execution.states import DeadLetterState, ExecutionState, StepState
+from execution.steps.context import LOG_LEVELS
 from scheduling_project.common.filters import StrictFilterSet
 
 
@@ -53,6 +54,12 @@ class StepRunFilter(StrictFilterSet):
     state = _StateFilter(choices=StepState.choices)
     name = django_filters.CharFilter(max_length=100)
     parent = django_filters.UUIDFilter(field_name="parent_id")
+
+
+class LineFilter(StrictFilterSet):
+    step = django_filters.CharFilter(field_name="attempt__step_run__name", max_length=100)
+    step_run = django_filters.UUIDFilter(field_name="attempt__step_run_id")
+    level = django_filters.ChoiceFilter(choices=[(level, level) for level in LOG_LEVELS])
 
 
 class DeadLetterFilter(StrictFilterSet):

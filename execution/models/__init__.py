@@ -8,7 +8,8 @@ from execution.models.execution import Execution, ExecutionOutput
 from execution.models.idempotency import IdempotencyKey
 from execution.models.news import News
 from execution.models.redrive import RedriveItem, RedriveJob
-from execution.models.step_run import Attempt, StepOutput, StepRun
+from execution.models.secret import Secret
+from execution.models.step_run import Attempt, StepLog, StepOutput, StepRun
 from execution.models.worker import ProcessReport
 from execution.models.workflow import Workflow, WorkflowVersion
 
@@ -28,6 +29,8 @@ __all__ = [
     "RateKey",
     "RedriveItem",
     "RedriveJob",
+    "Secret",
+    "StepLog",
     "StepOutput",
     "StepRun",
     "Workflow",

@@ -41,6 +41,14 @@ class Execution(models.Model):
 
     state = models.CharField(max_length=10, choices=ExecutionState, default=ExecutionState.QUEUED)
     state_reason = models.CharField(max_length=500, blank=True)
+    outcome = models.CharField(  # noqa: DJ001 - NULL is "not yet"
+        max_length=10,
+        choices=[(state.value, state.label) for state in sorted(EXECUTION_TERMINAL)],
+        null=True,
+        blank=True,
+        help_text="How its main steps ended, where on_success, on_failure or finally steps follow.",
+    )
+    section = models.CharField(max_length=10, blank=True, db_default="", help_text="The part whose steps run now.")
     open_steps = models.PositiveIntegerField(default=0, help_text="Step runs that have not ended.")
     failed_steps = models.PositiveIntegerField(default=0, help_text="Unhandled permanent failures.")
 

@@ -164,3 +164,19 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.step_run_id}"
+
+
+class StepLog(models.Model):
+    """A line that a running attempt wrote. Deleted with its attempt, by the database itself."""
+
+    # The constraint stands in the migration: ON DELETE CASCADE, so that pruning need not know of lines.
+    attempt = models.ForeignKey(Attempt, on_delete=models.CASCADE, related_name="lines", db_constraint=False)
+    level = models.CharField(max_length=10)
+    message = models.TextField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.message[:80]}"

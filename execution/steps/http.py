@@ -22,7 +22,6 @@ from execution.graph import StepPlan
 from execution.queue import Claim
 from execution.steps.context import GiveUp
 
-DEFAULT_TIMEOUT = 30.0  # seconds for the whole request, where the step states none
 MAX_RETRY_AFTER = 86_400.0  # seconds; a server cannot park a step for longer
 #: NAT64 (RFC 6052, RFC 8215) and the deprecated IPv4-compatible addresses (RFC 4291, section 2.5.5.1).
 WITH_IPV4_AT_THE_END = [ipaddress.IPv6Network(prefix) for prefix in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
@@ -55,7 +54,7 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
             longer than outputs may be.
     """
     asked = _absolute(argument["url"], argument.get("query"))
-    timeout = step.timeout if step.timeout is not None else DEFAULT_TIMEOUT
+    timeout = step.timeout if step.timeout is not None else settings.WORKFLOW_HTTP_TIMEOUT_SECONDS
     deadline = time.monotonic() + timeout
     headers = httpx.Headers({"Host": asked.netloc.decode("ascii"), "Idempotency-Key": claim.idempotency_key})
     headers.update(argument.get("headers", {}))

@@ -59,7 +59,10 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
     mismatch = step_tasks.check_arguments(task, argument)
     if mismatch:
         raise GiveUp(f"{step.target} cannot be called like this: {mismatch}")
-    with _request(task, claim, argument):
+    from execution.steps import task_hooks  # which needs `requested`
+
+    with requested(task, claim, argument):
+        task_hooks.before(task, claim, argument)
         body = step_tasks.body_of(task)
         try:
             return body(**copy.deepcopy(argument))  # what the task does to its arguments must not reach the record
@@ -68,7 +71,7 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _request(task: Task, claim: Claim, argument: dict[str, Any]) -> Iterator[None]:
+def requested(task: Task, claim: Claim, argument: dict[str, Any]) -> Iterator[None]:
     """The request that the task sees; `retry` is ours while it runs."""
     if "_celery_retry" not in task.__dict__:
         task.__dict__.update(_celery_retry=task.retry, retry=_StepRetry(task))

@@ -42,8 +42,12 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_QUEUES": "Queues that exist; the first is the default. Workers choose theirs with `-Q`.",
         "WORKFLOW_TASKS": "Celery tasks that may be steps beside those marked with `@step_task`; patterns with `*`.",
         "WORKFLOW_HTTP_ALLOWED_NETWORKS": "Networks that are not public and that HTTP steps may reach all the same.",
+        "WORKFLOW_HTTP_TIMEOUT_SECONDS": "How long an attempt of an HTTP step may take where the step does not say.",
         "WORKFLOW_MAX_PAYLOAD_BYTES": "Longest input, output or response that is kept, in bytes of JSON.",
         "WORKFLOW_MAX_FAN_OUT": "Most items of one `for_each`.",
+        "WORKFLOW_MAX_CHILD_DEPTH": "How deep workflows may call workflows.",
+        "WORKFLOW_CLEANUP_SECONDS": "What `finally` steps get to end when their execution was cancelled or is overdue.",
+        "WORKFLOW_LOG_LINES": "Most lines that one attempt may keep with `context.log`.",
     },
     "The protocol": {
         "WORKFLOW_LEASE_SECONDS": "How long a worker holds a step without a sign of life.",

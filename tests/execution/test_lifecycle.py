@@ -333,3 +333,32 @@ def test_only_what_waits_for_approval_can_be_approved() -> None:
         with pytest.raises(Conflict, match="does not wait for approval"):
             verb(step(execution, "a").pk, actor="ada")
     assert step(execution, "a").state == StepState.QUEUED
+
+
+def test_resuming_what_had_not_begun_puts_it_back_where_it_was() -> None:
+    planned = begin({"a": http()}, options={"start_at": now() + timedelta(hours=1)})
+    begun, fresh_one = begin({"a": http(), "b": http("a")}), begin({"a": http()})
+    succeed(begun, "a")
+    for execution, state in ((planned, "scheduled"), (begun, "running"), (fresh_one, "queued")):
+        lifecycle.pause(execution.pk, actor="ada")
+        lifecycle.resume(execution.pk, actor="ada")
+        assert fresh(execution).state == state
+    assert fresh(planned).started_at is None
+
+
+def test_news_of_an_end_that_is_no_longer_true_are_taken_back() -> None:
+    execution = begin({"a": http()}, options={"news_topic": "topic"})
+    fail(execution, "a")
+    lifecycle.resume_from_failure(execution.pk, actor="ada")
+    assert not News.objects.exists()
+    succeed(execution, "a")
+    assert [news.data for news in News.objects.all()] == [{"state": "succeeded"}]
+
+
+def test_a_rejection_has_a_fingerprint() -> None:
+    first, second = (begin({"ok": {"approval": {}}}) for _ in range(2))
+    for execution, note in ((first, "too dear"), (second, "too late")):
+        lifecycle.reject(step(execution, "ok").pk, actor="ada", note=note)
+    prints = set(DeadLetter.objects.values_list("fingerprint", flat=True))
+    assert len(prints) == 1
+    assert prints != {""}

@@ -11,6 +11,7 @@ from execution.api.fields import PriorityField, QueueField, RetryPolicyField, Wo
 from execution.api.serializers.common import READ, NoteSerializer
 from execution.models import Execution, StepRun
 from execution.states import AttemptState, ExecutionState, StepState, WaitingFor
+from execution.steps.context import LOG_LEVELS
 from scheduling_project.common.api import StrictSerializer
 from scheduling_project.common.fields import AnyField, FlagField, InstantField, NumberField, ObjectField, TextField
 
@@ -94,6 +95,18 @@ class AttemptSerializer(StrictSerializer):
     progress = ObjectField(allow_null=True, **READ)
     started_at = serializers.DateTimeField(**READ)
     finished_at = serializers.DateTimeField(allow_null=True, **READ)
+
+
+class LineSerializer(StrictSerializer):
+    """A line that an attempt wrote."""
+
+    id = serializers.IntegerField(**READ)
+    step_run = serializers.UUIDField(source="attempt.step_run_id", **READ)
+    step = serializers.CharField(source="attempt.step_run.name", **READ)
+    attempt = serializers.IntegerField(source="attempt.number", **READ)
+    level = serializers.ChoiceField(choices=LOG_LEVELS, **READ)
+    message = serializers.CharField(**READ)
+    created_at = serializers.DateTimeField(**READ)
 
 
 class StepRunSerializer(StrictSerializer):

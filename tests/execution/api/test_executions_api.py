@@ -154,7 +154,7 @@ def test_verbs_answer_with_the_execution(api: Api) -> None:
     assert api.ok("post", f"{path}/pause", {"note": "x"})["state"] == "paused"
     assert api.ok("get", f"{path}/why")["summary"] == "It is paused by ada: x; resume it."
     api.refused("post", f"{path}/pause", {}, status=409)
-    assert api.ok("post", f"{path}/resume/")["state"] == "running"
+    assert api.ok("post", f"{path}/resume/")["state"] == "queued"
     assert api.ok("patch", f"{path}/priority", {"priority": "critical"})["priority"] == 0
     api.refused("patch", f"{path}/priority", {"priority": 11}, status=400, field="priority")
     api.refused("patch", f"{path}/priority", {}, status=400, field="priority")
