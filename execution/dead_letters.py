@@ -61,8 +61,12 @@ def _resume(letter_id: UUID, actor: str, input: Any, note: str) -> Execution:
             raise _refusal(letter, "redriven")
         if letter.step_run_id is None:
             raise Conflict("No step has failed here, only what the execution was to return; restart it instead.")
+        before = letter.execution.input
         lifecycle.resume_from_failure(letter.execution_id, actor=actor, input=input, note=note, using=alias)
-        _audit(letter, "redrive", actor, note=note, changes={"mode": {"before": None, "after": "resume"}}, using=alias)
+        changes: dict[str, Any] = {"mode": {"before": None, "after": "resume"}}
+        if input is not None:
+            changes |= audit.difference({"input": before}, {"input": input})
+        _audit(letter, "redrive", actor, note=note, changes=changes, using=alias)
         return letter.execution
 
 

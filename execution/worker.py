@@ -25,7 +25,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
 
-from execution import concurrency, dispatch, engine, maintenance, process_reports, queue
+from execution import concurrency, dispatch, engine, maintenance, process_reports, queue, redrives
 from execution.broker import BrokerAway
 from scheduling_project.common.logs import get_logger
 
@@ -33,6 +33,7 @@ log = get_logger(__name__)
 
 REPORT_SECONDS = 5.0
 TIMER_SECONDS = 1.0
+REDRIVE_SECONDS = 0.5
 SLOW_SECONDS = 30.0
 BACKLOG_PAUSE = 0.05  # seconds between fillings of the in-flight windows while more work waits than they hold
 AWAY_PAUSE = 1.0
@@ -82,6 +83,7 @@ class Housekeeper(threading.Thread):
             _Duty("sweep", settings.WORKFLOW_SWEEP_SECONDS, self._sweep),
             _Duty("fill", settings.WORKFLOW_SWEEP_SECONDS, self._fill),
             _Duty("timers", TIMER_SECONDS, _timers),
+            _Duty("redrives", REDRIVE_SECONDS, _redrives),
             _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, _rescue),
             _Duty("report", REPORT_SECONDS, self._report),
             _Duty("forgotten", SLOW_SECONDS, _forgotten),
@@ -179,6 +181,11 @@ def _timers() -> None:
     maintenance.ring_timers()
     maintenance.cancel_overdue()
     concurrency.release()
+
+
+def _redrives() -> float | None:
+    """Go on with redrive jobs; again at once as long as there are letters to be taken up."""
+    return BACKLOG_PAUSE if redrives.advance() else None
 
 
 def _rescue() -> None:

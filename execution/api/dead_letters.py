@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from execution import dead_letters
 from execution.api.filters import DeadLetterFilter
 from execution.api.idempotent import idempotent
+from execution.api.redrive_jobs import selection_of
 from execution.api.serializers import (
     BulkRedriveSerializer,
     BulkResultSerializer,
@@ -24,7 +25,7 @@ from execution.api.serializers import (
     RedriveSerializer,
     SelectionSerializer,
 )
-from execution.dead_letters import BulkResult, Selection
+from execution.dead_letters import BulkResult
 from execution.models import AuditEntry, DeadLetter
 from execution.states import DeadLetterState
 from scheduling_project.common.api import ResourceViewSet
@@ -92,7 +93,7 @@ class DeadLetterViewSet(ResourceViewSet):
         """Redrive the oldest open letters of a selection; with `limit` 1 as a canary."""
         values = self.body(BulkRedriveSerializer)
         result = dead_letters.redrive_many(
-            _selection(values),
+            selection_of(values),
             actor=self.actor,
             mode=values["mode"],
             input=values["input"],
@@ -107,7 +108,7 @@ class DeadLetterViewSet(ResourceViewSet):
         """Discard the oldest open letters of a selection."""
         values = self.body(SelectionSerializer)
         result = dead_letters.discard_many(
-            _selection(values), actor=self.actor, limit=values["limit"], note=values["note"]
+            selection_of(values), actor=self.actor, limit=values["limit"], note=values["note"]
         )
         return Response(_bulk(result))
 
@@ -117,15 +118,6 @@ class DeadLetterViewSet(ResourceViewSet):
     def _shown(self, letter: DeadLetter) -> Any:
         story = AuditEntry.objects.filter(subject_kind="dead_letter", subject_id=str(letter.pk)).order_by("id")
         return DeadLetterSerializer(letter, context={**self.get_serializer_context(), "story": story}).data
-
-
-def _selection(values: dict[str, Any]) -> Selection:
-    chosen: dict[str, Any] = {
-        name: values[name] for name in ("ids", "fingerprint", "step", "error_type", "before") if name in values
-    }
-    if "workflow" in values:
-        chosen["workflow_id"] = values["workflow"].pk
-    return Selection(**chosen)
 
 
 def _bulk(result: BulkResult) -> Any:

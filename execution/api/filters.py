@@ -13,7 +13,7 @@ from execution.steps.context import LOG_LEVELS
 from scheduling_project.common.filters import StrictFilterSet
 
 
-class _StateFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):  # type: ignore[misc]
+class StateFilter(django_filters.BaseInFilter, django_filters.ChoiceFilter):  # type: ignore[misc]
     """One state or several: ``state=failed,cancelled``."""
 
 
@@ -39,7 +39,7 @@ class WorkflowFilter(StrictFilterSet):
 
 
 class ExecutionFilter(StrictFilterSet):
-    state = _StateFilter(choices=ExecutionState.choices)
+    state = StateFilter(choices=ExecutionState.choices)
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
     source_kind = django_filters.CharFilter(max_length=40)
     source_id = django_filters.CharFilter(max_length=100)
@@ -51,7 +51,7 @@ class ExecutionFilter(StrictFilterSet):
 
 
 class StepRunFilter(StrictFilterSet):
-    state = _StateFilter(choices=StepState.choices)
+    state = StateFilter(choices=StepState.choices)
     name = django_filters.CharFilter(max_length=100)
     parent = django_filters.UUIDFilter(field_name="parent_id")
 
@@ -63,7 +63,7 @@ class LineFilter(StrictFilterSet):
 
 
 class DeadLetterFilter(StrictFilterSet):
-    state = _StateFilter(choices=DeadLetterState.choices)
+    state = StateFilter(choices=DeadLetterState.choices)
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
     execution = django_filters.UUIDFilter(field_name="execution_id")
     fingerprint = django_filters.CharFilter(max_length=64)

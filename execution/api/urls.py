@@ -5,12 +5,14 @@ from __future__ import annotations
 from execution.api.dead_letters import DeadLetterViewSet
 from execution.api.executions import ExecutionViewSet
 from execution.api.operations import AuditViewSet, ProcessViewSet, QueueViewSet
+from execution.api.redrive_jobs import RedriveJobViewSet
 from execution.api.workflows import WorkflowViewSet
 from scheduling_project.common.api import OptionalSlashRouter
 
 router = OptionalSlashRouter()
 router.register("workflows", WorkflowViewSet, basename="workflow")
 router.register("executions", ExecutionViewSet, basename="execution")
+router.register("dead-letters/redrive-jobs", RedriveJobViewSet, basename="redrive-job")
 router.register("dead-letters", DeadLetterViewSet, basename="dead-letter")
 router.register("queues", QueueViewSet, basename="queue")
 router.register("processes", ProcessViewSet, basename="process")

@@ -114,3 +114,20 @@ def _below(path: str, name: str) -> str:
 
 def _shown(key: str) -> str:
     return _UNSTORABLE.sub("�", key[:80])
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """`target` changed by a JSON merge patch (RFC 7396): members are replaced, null removes them. Neither is touched.
+
+    >>> merge_patch({"a": 1, "b": {"c": 2, "d": 3}}, {"a": None, "b": {"c": 4}})
+    {'b': {'c': 4, 'd': 3}}
+    """
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged

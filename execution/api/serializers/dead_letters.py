@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -12,10 +12,22 @@ from execution.api.fields import WorkflowField
 from execution.api.serializers.common import READ
 from execution.api.serializers.executions import AttemptSerializer, ResumeFromFailureSerializer
 from execution.api.serializers.operations import AuditEntrySerializer
-from execution.models import Attempt, DeadLetter
-from execution.states import DeadLetterState
+from execution.models import Attempt, DeadLetter, RedriveJob
+from execution.redrive_pace import stage_of
+from execution.redrives import progress_of
+from execution.states import DeadLetterState, RedriveItemState, RedriveJobState
 from scheduling_project.common.api import StrictSerializer
-from scheduling_project.common.fields import AnyField, FlagField, InstantField, ObjectField, TextField, WholeNumberField
+from scheduling_project.common.fields import (
+    AnyField,
+    FlagField,
+    InstantField,
+    NumberField,
+    ObjectField,
+    TextField,
+    WholeNumberField,
+)
+
+SELECTORS: Final = frozenset({"ids", "fingerprint", "workflow", "step", "error_type", "before"})
 
 
 class DeadLetterSummarySerializer(StrictSerializer):
@@ -86,7 +98,7 @@ class SelectionSerializer(StrictSerializer):
     note = TextField(required=False, allow_blank=True, max_length=500, default="")
 
     def validate(self, values: dict[str, Any]) -> dict[str, Any]:
-        if not {"ids", "fingerprint", "workflow", "step", "error_type", "before"} & values.keys():
+        if not SELECTORS & values.keys():
             raise serializers.ValidationError("name some letters: by ids, fingerprint, workflow, step or error_type")
         return values
 
@@ -126,3 +138,78 @@ class GroupSerializer(StrictSerializer):
     step = serializers.CharField(source="step_name", **READ)
     error_type = serializers.CharField(**READ)
     error = serializers.CharField(**READ)
+
+
+# ── Redrive jobs ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RedriveJobCreateSerializer(StrictSerializer):
+    """Which open letters are to be redriven, how, and at what pace. Nothing at all is refused."""
+
+    ids = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=dead_letters.BULK_LIMIT)
+    fingerprint = TextField(required=False, max_length=64)
+    workflow = WorkflowField(required=False)
+    step = TextField(required=False, max_length=100)
+    error_type = TextField(required=False, max_length=300)
+    before = InstantField(required=False)
+    limit = WholeNumberField(required=False, allow_null=True, min_value=1, max_value=1_000_000)
+    mode = serializers.ChoiceField(choices=dead_letters.MODES, default="resume")
+    latest = FlagField(default=False, help_text="With restart: run the version that is published then.")
+    input = ObjectField(required=False, allow_null=True, default=None, help_text="One input for all.")
+    input_patch = ObjectField(
+        required=False, allow_null=True, default=None, help_text="A merge patch (RFC 7396) of each one's own input."
+    )
+    rate_per_minute = NumberField(required=False, allow_null=True, min_value=0.001, max_value=60_000)
+    canary = FlagField(default=True, help_text="One first, then ten, then all; stops when one of those fails.")
+    max_failures = WholeNumberField(
+        required=False, allow_null=True, default=1, min_value=1, max_value=1_000_000, help_text="Stops at so many."
+    )
+    note = TextField(required=False, allow_blank=True, max_length=500, default="")
+
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
+        if not SELECTORS & values.keys():
+            raise serializers.ValidationError("name some letters: by ids, fingerprint, workflow, step or error_type")
+        return values
+
+
+class RedriveJobSerializer(StrictSerializer):
+    """A redrive job and how far it is."""
+
+    id = serializers.UUIDField(**READ)
+    state = serializers.ChoiceField(choices=RedriveJobState.choices, **READ)
+    state_reason = serializers.CharField(**READ)
+    stage = serializers.SerializerMethodField(help_text="canary 1, canary 10 or all")
+    selection = ObjectField(**READ)
+    mode = serializers.ChoiceField(choices=dead_letters.MODES, **READ)
+    latest = FlagField(**READ)
+    input = ObjectField(allow_null=True, **READ)
+    input_patch = ObjectField(allow_null=True, **READ)
+    rate_per_minute = serializers.FloatField(allow_null=True, **READ)
+    canary = FlagField(**READ)
+    max_failures = serializers.IntegerField(allow_null=True, **READ)
+    note = serializers.CharField(**READ)
+    total = serializers.IntegerField(**READ)
+    started = serializers.IntegerField(**READ)
+    under_way = serializers.IntegerField(**READ)
+    succeeded = serializers.IntegerField(**READ)
+    failed = serializers.IntegerField(**READ)
+    skipped = serializers.IntegerField(**READ)
+    next_at = serializers.DateTimeField(**READ)
+    created_by = serializers.CharField(**READ)
+    created_at = serializers.DateTimeField(**READ)
+    finished_at = serializers.DateTimeField(allow_null=True, **READ)
+
+    def get_stage(self, job: RedriveJob) -> str:
+        return stage_of(progress_of(job))
+
+
+class RedriveItemSerializer(StrictSerializer):
+    """One letter of a redrive job."""
+
+    letter = serializers.UUIDField(source="letter_id", **READ)
+    position = serializers.IntegerField(**READ)
+    state = serializers.ChoiceField(choices=RedriveItemState.choices, **READ)
+    reason = serializers.CharField(**READ)
+    execution = serializers.UUIDField(source="execution_id", allow_null=True, **READ)
+    started_at = serializers.DateTimeField(allow_null=True, **READ)
+    finished_at = serializers.DateTimeField(allow_null=True, **READ)
