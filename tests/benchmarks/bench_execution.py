@@ -8,6 +8,8 @@ same body on one prefork worker of two processes, one side after the other:
 
 - latency: calls one at a time, on an idle worker. "call" counts from before the call, "commit" from the commit.
 - throughput: everything is queued first, then the worker starts; from the first body to the last, in bodies a second.
+  Beside it stands what one execution costs in processor time, in Postgres, in the worker's parent and in its pool
+  processes: on a machine that does other things as well, this is the figure to compare.
 
 `--profile` runs executions in this process instead, under cProfile, and prints where `runner.run` spends its time.
 """
@@ -28,6 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from scheduling_project.embedded import EmbeddedPostgres, EmbeddedRedis
 from scheduling_project.environment import PROJECT_ROOT
 from tests.benchmarks.execution_app import stamp
@@ -35,6 +39,7 @@ from tests.benchmarks.execution_app import stamp
 if TYPE_CHECKING:
     from execution.models import Workflow
     from scheduling_project.drills.processes import Processes
+    from scheduling_project.supervisor.process import GuardedProcess
 
 SLOTS = 2
 WARM_UP = 30
@@ -43,8 +48,8 @@ BATCH = 200
 
 
 @contextmanager
-def servers(folder: Path, *, durable: bool) -> Iterator[None]:
-    """Servers for this run alone, and a Django that is set up for them."""
+def servers(folder: Path, *, durable: bool) -> Iterator[int]:
+    """Servers for this run alone, and a Django that is set up for them; yields the pid of Postgres."""
     folder.chmod(0o711)
     postgres = EmbeddedPostgres(folder / "postgres", durable=durable)
     with postgres as database, EmbeddedRedis(folder / "redis", durable=False) as redis:
@@ -64,9 +69,35 @@ def servers(folder: Path, *, durable: bool) -> Iterator[None]:
         django.setup()
         call_command("migrate", verbosity=0)
         try:
-            yield
+            assert postgres.process is not None
+            yield postgres.process.pid
         finally:
             connections.close_all()
+
+
+def processor_time(*processes: psutil.Process) -> float:
+    """Seconds that these processes have used so far, with the ended children that they have waited for."""
+    return sum(sum(process.cpu_times()[:4]) for process in processes)
+
+
+class Usage:
+    """Processor time of Postgres and of a worker from now on."""
+
+    def __init__(self, postgres: int, worker: int) -> None:
+        self.postgres = psutil.Process(postgres)
+        self.worker = psutil.Process(worker)
+        self.began = self._now()
+
+    def _now(self) -> dict[str, float]:
+        return {
+            "postgres": processor_time(self.postgres, *self.postgres.children(recursive=True)),
+            "worker_parent": processor_time(self.worker),
+            "worker_processes": processor_time(*self.worker.children(recursive=True)),
+        }
+
+    def per_run(self, count: int) -> dict[str, float]:
+        """Milliseconds for each of `count` runs."""
+        return {name: round((value - self.began[name]) / count * 1000, 3) for name, value in self._now().items()}
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -126,17 +157,22 @@ def latency(call: Callable[[], tuple[float, float]], stamps: Path, calls: int) -
     return {"call_to_body_ms": percentiles(from_call), "commit_to_body_ms": percentiles(from_commit)}
 
 
-def throughput(start_worker: Callable[[], None], stamps: Path, count: int) -> float:
-    """Bodies per second, from the first to the last, with everything queued before the worker starts."""
+def throughput(start_worker: Callable[[], int], postgres: int, stamps: Path, count: int) -> dict[str, Any]:
+    """Bodies per second, from the first to the last, with everything queued before the worker starts.
+
+    What a run costs in processor time is counted from when the worker is up: its start is not part of it.
+    """
     before = stamp.count(stamps)
-    start_worker()
+    usage = Usage(postgres, start_worker())
+    counted_from = stamp.count(stamps)
     deadline = time.monotonic() + 300
     while stamp.count(stamps) < before + count:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{stamp.count(stamps) - before} of {count} ran")
         time.sleep(0.05)
+    cost = usage.per_run(max(1, before + count - counted_from))
     ran = sorted(stamp.read(stamps)[before:])
-    return (len(ran) - 1) / (ran[-1] - ran[0])
+    return {"per_second": round((len(ran) - 1) / (ran[-1] - ran[0]), 1), "cpu_ms_per_run": cost}
 
 
 def queue_executions(workflow: Workflow, count: int) -> float:
@@ -154,8 +190,8 @@ def queue_executions(workflow: Workflow, count: int) -> float:
     return count / (time.monotonic() - began)
 
 
-def start_bare(processes: Processes) -> Callable[[], None]:
-    """Start the bare worker; returns what stops it."""
+def start_bare(processes: Processes) -> GuardedProcess:
+    """Start the bare worker."""
     from scheduling_project.drills.processes import wait_until
     from scheduling_project.supervisor.process import GuardedProcess
     from tests.benchmarks.execution_app import bare
@@ -170,10 +206,10 @@ def start_bare(processes: Processes) -> Callable[[], None]:
             plan="TERM:10,KILL:2",
         )
     wait_until("the bare worker answers", lambda: bare.app.control.ping(timeout=0.5), timeout=60)
-    return process.stop
+    return process
 
 
-def measure(folder: Path, *, calls: int, executions: int) -> dict[str, Any]:
+def measure(folder: Path, postgres: int, *, calls: int, executions: int) -> dict[str, Any]:
     from scheduling_project.drills.processes import Processes, environment
     from tests.benchmarks.execution_app import bare
 
@@ -193,24 +229,28 @@ def measure(folder: Path, *, calls: int, executions: int) -> dict[str, Any]:
     }
     result: dict[str, Any] = {"engine": {}, "bare": {}}
     try:
-        stop = start_bare(sides["bare"])
+        worker = start_bare(sides["bare"])
         result["bare"] |= latency(call_bare, stamps["bare"], calls)
-        stop()
+        worker.stop()
         sides["engine"].worker(slots=SLOTS)
         result["engine"] |= latency(lambda: call_engine(workflow), stamps["engine"], calls)
         sides["engine"].stop()
 
         for _ in range(executions):
             bare.task.apply_async()
-        stops: list[Callable[[], None]] = []
-        result["bare"]["per_second"] = round(
-            throughput(lambda: stops.append(start_bare(sides["bare"])), stamps["bare"], executions), 1
-        )
-        stops[0]()
+        started: list[GuardedProcess] = []
+
+        def start_bare_worker() -> int:
+            started.append(start_bare(sides["bare"]))
+            return started[0].pid
+
+        result["bare"] |= throughput(start_bare_worker, postgres, stamps["bare"], executions)
+        started[0].stop()
         result["engine"]["created_per_second"] = round(queue_executions(workflow, executions), 1)
-        result["engine"]["per_second"] = round(
-            throughput(lambda: sides["engine"].worker(slots=SLOTS) and None, stamps["engine"], executions), 1
+        result["engine"] |= throughput(
+            lambda: sides["engine"].worker(slots=SLOTS).pid, postgres, stamps["engine"], executions
         )
+        result["ratio_to_bare"] = round(result["engine"]["per_second"] / result["bare"]["per_second"], 3)
     finally:
         for processes in sides.values():
             processes.stop()
@@ -248,9 +288,15 @@ def show(result: dict[str, Any]) -> None:
     ):
         print(f"{label:<28}{row['p50']:>9.2f}{row['p90']:>9.2f}{row['p99']:>9.2f}")
     print()
-    print(f"bare Celery    {bare['per_second']:>9.0f} tasks a second        (one worker, {SLOTS} processes)")
-    print(f"engine         {engine['per_second']:>9.0f} executions a second   (one worker, {SLOTS} processes)")
-    print(f"               {engine['created_per_second']:>9.0f} created a second      (in batches of {BATCH})")
+    print(f"{'':<14}{'a second':>9}   ms of processor time each: Postgres, worker's parent, its {SLOTS} processes")
+    for label, row in (("bare Celery", bare), ("engine", engine)):
+        cost = row["cpu_ms_per_run"]
+        print(
+            f"{label:<14}{row['per_second']:>9.0f}{cost['postgres']:>12.2f}{cost['worker_parent']:>8.2f}"
+            f"{cost['worker_processes']:>8.2f}"
+        )
+    print(f"{'ratio':<14}{result['ratio_to_bare']:>9.2f}")
+    print(f"{'created':<14}{engine['created_per_second']:>9.0f}   (in batches of {BATCH})")
 
 
 def main() -> int:
@@ -262,13 +308,13 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="profile runner.run in this process instead")
     options = parser.parse_args()
     durable = not options.no_fsync
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, servers(Path(name), durable=durable):
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, servers(Path(name), durable=durable) as postgres:
         if options.profile:
             stats = profile(options.executions)
             stats.sort_stats("tottime").print_stats(25)
             stats.sort_stats("cumtime").print_stats(45)
             return 0
-        result = measure(Path(name), calls=options.calls, executions=options.executions)
+        result = measure(Path(name), postgres, calls=options.calls, executions=options.executions)
     show(result)
     if options.json:
         facts = {"python": platform.python_version(), "cpus": os.cpu_count(), "slots": SLOTS, "fsync": durable}
