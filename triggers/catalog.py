@@ -28,6 +28,7 @@ from triggers.flow_specs import Batch, Debounce, Throttling
 from triggers.matching import Rule, TriggerIndex
 from triggers.models import ApiKey, EndpointSecret, Trigger, WebhookEndpoint
 from triggers.payloads import Reading
+from triggers.scopes import verbs_of
 
 log = get_logger(__name__)
 
@@ -80,6 +81,11 @@ class Key:
     @property
     def actor(self) -> str:
         return f"key:{self.prefix}"
+
+    @property
+    def verbs(self) -> frozenset[str]:
+        """What the key may be used for, beside what its user may."""
+        return verbs_of(self.scopes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

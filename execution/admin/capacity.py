@@ -45,7 +45,7 @@ class QueueSettingsAdmin(ReadOnlyAdmin):
             name="pause",
             label="Pause",
             icon="pause",
-            permission="execution.change_queuesettings",
+            permission="execution.pause_queuesettings",
             perform=_pause,
             form=WithNote,
             danger=True,
@@ -55,7 +55,7 @@ class QueueSettingsAdmin(ReadOnlyAdmin):
         Verb[QueueSettings](
             name="resume",
             label="Resume",
-            permission="execution.change_queuesettings",
+            permission="execution.pause_queuesettings",
             perform=_resume,
             primary=True,
             available=lambda queue: queue.paused_at is not None,

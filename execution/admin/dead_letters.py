@@ -21,7 +21,6 @@ from execution.admin.executions import CreatedFilter
 from execution.models import DeadLetter
 from execution.states import DEAD_LETTER_UNDECIDED, DeadLetterState
 
-CHANGE: Final = "execution.change_deadletter"
 MOST_GROUPS: Final = 8
 REASONS: Final = ("failed", "exhausted", "timed_out", "quarantined", "expired", "rejected", "unprepared")
 
@@ -69,7 +68,7 @@ VERBS: Final = (
         name="redrive",
         label="Redrive",
         icon="replay",
-        permission=CHANGE,
+        permission="execution.redrive_deadletter",
         perform=_redrive,
         form=RedriveForm,
         initial=lambda letter: {"mode": "resume", "input": letter.execution.input},
@@ -81,7 +80,7 @@ VERBS: Final = (
         name="redrive-as-is",
         label="Redrive selected",
         icon="replay",
-        permission=CHANGE,
+        permission="execution.redrive_deadletter",
         perform=lambda letter, values, actor: _redrive(letter, {"mode": "resume", **values}, actor),
         form=WithNote,
         many=True,
@@ -92,7 +91,7 @@ VERBS: Final = (
         name="discard",
         label="Discard",
         icon="delete",
-        permission=CHANGE,
+        permission="execution.redrive_deadletter",
         perform=_discard,
         form=DiscardForm,
         danger=True,

@@ -138,7 +138,7 @@ VERBS: Final = (
     Verb[Workflow](
         name="run",
         label="Run now",
-        permission="execution.add_execution",
+        permission="execution.run_workflow",
         perform=_run,
         form=RunForm,
         initial=_sample_input,

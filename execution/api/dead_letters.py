@@ -31,11 +31,13 @@ from execution.states import DeadLetterState
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.pagination import WholeList
+from scheduling_project.common.permissions import REDRIVE
 
 
 class DeadLetterViewSet(ResourceViewSet):
     """Permanent failures that wait for a decision."""
 
+    action_verbs = {"bulk_redrive": REDRIVE, "bulk_discard": REDRIVE}
     queryset = DeadLetter.objects.all()
     serializer_class = DeadLetterSerializer
     filterset_class = DeadLetterFilter

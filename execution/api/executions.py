@@ -37,6 +37,7 @@ from execution.retry import effective_policy
 from execution.why import why
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import Conflict, NotFound
+from scheduling_project.common.permissions import INTERVENE, PRIORITIZE, REDRIVE, RUN
 
 STEP = OpenApiParameter("step", OpenApiTypes.UUID, OpenApiParameter.PATH, description="Id of the step run.")
 
@@ -51,6 +52,14 @@ def listed() -> QuerySet[Execution]:
 class ExecutionViewSet(ResourceViewSet):
     """What runs and ran."""
 
+    action_verbs = {
+        "create": RUN,
+        "rerun": RUN,
+        "resume_from_failure": REDRIVE,
+        "priority": PRIORITIZE,
+        "skip_step": INTERVENE,
+        "succeed_step": INTERVENE,
+    }
     queryset = Execution.objects.all()
     serializer_class = ExecutionSerializer
     filterset_class = ExecutionFilter

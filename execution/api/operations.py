@@ -34,6 +34,7 @@ LIMIT = OpenApiParameter(
 class QueueViewSet(ResourceViewSet):
     """Lanes for kinds of work. A queue is addressed by its name."""
 
+    subject = "execution.queuesettings"
     serializer_class = QueueSerializer
     pagination_class = WholeList
     filter_backends = []
@@ -87,6 +88,7 @@ class QueueViewSet(ResourceViewSet):
 class ProcessViewSet(ResourceViewSet):
     """Workers and beats that reported in the last day."""
 
+    subject = "execution.processreport"
     serializer_class = ProcessSerializer
     pagination_class = WholeList
     filter_backends = []

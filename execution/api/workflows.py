@@ -33,6 +33,7 @@ from execution.models import Workflow, WorkflowVersion
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
 from scheduling_project.common.errors import InvalidInput, NotFound
 from scheduling_project.common.pagination import WholeList
+from scheduling_project.common.permissions import CHANGE, RUN
 
 ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Id or name of the workflow.")
 VERSION = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
@@ -42,6 +43,7 @@ NUMBER = OpenApiParameter("number", VERSION, OpenApiParameter.PATH, description=
 class WorkflowViewSet(RevisionMixin, ResourceViewSet):
     """What can be run. A workflow is addressed by its id or its name."""
 
+    action_verbs = {"start": RUN, "save_draft": CHANGE, "publish": CHANGE}
     queryset = Workflow.objects.select_related("published").defer("published__definition")
     serializer_class = WorkflowSerializer
     filterset_class = WorkflowFilter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
@@ -14,8 +14,6 @@ from execution.admin import shown
 from execution.admin.base import Done, ReadOnlyAdmin, Verb, WithNote
 from schedules import switch
 from schedules.models import FiringSwitch
-
-CHANGE: Final = "schedules.change_firingswitch"
 
 
 def _stop(subject: FiringSwitch, values: Mapping[str, Any], actor: str) -> Done:
@@ -35,7 +33,7 @@ class FiringSwitchAdmin(ReadOnlyAdmin):
             name="stop",
             label="Stop all firing",
             icon="stop_circle",
-            permission=CHANGE,
+            permission="schedules.pause_firingswitch",
             perform=_stop,
             form=WithNote,
             danger=True,
@@ -45,7 +43,7 @@ class FiringSwitchAdmin(ReadOnlyAdmin):
         Verb[FiringSwitch](
             name="start",
             label="Start firing",
-            permission=CHANGE,
+            permission="schedules.pause_firingswitch",
             perform=_start,
             form=WithNote,
             primary=True,

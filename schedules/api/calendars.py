@@ -21,6 +21,7 @@ from schedules.models import Calendar
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
 from scheduling_project.common.errors import NotFound
 from scheduling_project.common.filters import StrictFilterSet
+from scheduling_project.common.permissions import CHANGE
 
 
 class CalendarFilter(StrictFilterSet):
@@ -36,6 +37,7 @@ class CalendarFilter(StrictFilterSet):
 class CalendarViewSet(RevisionMixin, ResourceViewSet):
     """Named sets of days. A schedule keeps the definition it was made with until it takes the present one."""
 
+    action_verbs = {"apply": CHANGE}
     queryset = Calendar.objects.all()
     serializer_class = CalendarSerializer
     filterset_class = CalendarFilter

@@ -52,6 +52,7 @@ from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
 from scheduling_project.common.errors import DomainError, InvalidInput, NotFound
 from scheduling_project.common.pagination import NewestFirstPagination
+from scheduling_project.common.permissions import ADD, DELETE, PAUSE, RUN, VIEW, require
 
 PAGE = {"type": "integer", "minimum": 1, "maximum": 500}
 
@@ -80,6 +81,13 @@ DEFAULTS: dict[str, Any] = {
 class ScheduleViewSet(RevisionMixin, ResourceViewSet):
     """When workflows run."""
 
+    action_verbs = {
+        "trigger": RUN,
+        "clone": ADD,
+        "preview": VIEW,
+        "bulk": VIEW,  # and then the verb of what it does
+        "switch": "schedules.pause_firingswitch",
+    }
     queryset = Schedule.objects.select_related("workflow", "version")
     serializer_class = ScheduleSerializer
     filterset_class = ScheduleFilter
@@ -180,6 +188,7 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
     def bulk(self, request: Request) -> Response:
         """Pause, resume or delete many, each in a transaction of its own."""
         values = self.body(ScheduleBulkSerializer)
+        require(request, f"schedules.{PAUSE if values['action'] != 'delete' else DELETE}_schedule")
         done: list[UUID] = []
         refused = []
         verbs: dict[str, Any] = {"pause": lifecycle.pause, "resume": lifecycle.resume, "delete": lifecycle.delete}

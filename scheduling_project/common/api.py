@@ -95,8 +95,14 @@ def actor_of(request: Request) -> str:
 
 
 class ResourceViewSet(GenericViewSet[Any]):
-    """A resource: reads by queryset, verbs by domain functions."""
+    """A resource: reads by queryset, verbs by domain functions.
 
+    `action_verbs` names what each action needs that `permissions.USUAL` does not know; `subject` (``app.model``) what
+    the resource is about where no queryset says it.
+    """
+
+    action_verbs: ClassVar[Mapping[str, str]] = {}
+    subject: ClassVar[str] = ""
     serializer_class: Any = None
 
     @property

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from drf_spectacular.openapi import AutoSchema
+
+from scheduling_project.common.permissions import MayDoIt, permission_of
 from scheduling_project.common.problems import MEDIA_TYPE
 
 PROBLEM: Final[dict[str, Any]] = {
@@ -30,6 +33,18 @@ IF_MATCH: Final[dict[str, Any]] = {
 #: Error statuses that can come from anywhere, by HTTP method.
 COMMON: Final = {400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found"}
 OF_CHANGES: Final = {409: "The present state does not allow it", 415: "Not JSON", 422: "Idempotency-Key reused"}
+
+
+class Operations(AutoSchema):
+    """Operations that tell which permission they need, as ``x-permission``."""
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> Any:
+        operation = super().get_operation(*args, **kwargs)
+        if operation is not None and any(isinstance(rule, MayDoIt) for rule in self.view.get_permissions()):
+            needed = permission_of(self.view, self.method)
+            if needed is not None:
+                operation["x-permission"] = needed
+        return operation
 
 
 def describe_errors(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def parts(count: int) -> dict[str, float]:
     from triggers import rate_limits
     from triggers.auth import keys
 
-    user = User.objects.create_user("machine")
+    user = User.objects.create_user("machine", is_superuser=True)
     _, text = keys.create("bench", user=user, actor="bench", scopes=["webhooks"])
     rate = rate_limits.Rate(1_000_000, 60, 1_000_000)
     keys.recognise(text, now=clock.now())

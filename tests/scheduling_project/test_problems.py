@@ -53,7 +53,7 @@ def test_nobody_comes_in_without_a_credential(path: str) -> None:
 
 @pytest.mark.django_db
 def test_a_token_opens_the_api_and_is_renewed_and_revoked() -> None:
-    User.objects.create_user("ada", password="correct horse")
+    User.objects.create_superuser("ada", password="correct horse")
     client = Api(anonymous=True)
     problem = client.refused("post", "/api/token", {"username": "ada", "password": "wrong"}, status=401)
     assert problem["code"] == "authentication_failed"

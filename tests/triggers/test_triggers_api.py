@@ -332,7 +332,7 @@ def test_a_key_is_shown_once_works_within_its_scopes_and_ends_when_revoked(api: 
 
 
 def test_keys_expire_are_bound_to_networks_and_to_their_user(api: Api) -> None:
-    user = User.objects.create_user("bob")
+    user = User.objects.create_user("bob", is_superuser=True)
     machine = Api(anonymous=True)
     _, bound = keys.create("bound", user=user, actor="ada", allowed_networks=["192.0.2.0/24"])
     machine.refused("get", "/api/events", headers={"X-API-Key": bound}, status=401)

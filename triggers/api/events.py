@@ -13,6 +13,7 @@ from execution.api.idempotent import idempotent
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.parsers import StrictJSONParser
+from scheduling_project.common.permissions import PUBLISH
 from triggers import cloudevents, event_types, ingest, inspection, lifecycle, replay
 from triggers.api.filters import EventFilter, by_type
 from triggers.api.serializers import (
@@ -40,6 +41,7 @@ class CloudEventParser(StrictJSONParser):
 class EventViewSet(ResourceViewSet):
     """The inbox: everything that arrived, unchanged."""
 
+    action_verbs = {"create": PUBLISH, "replay": PUBLISH, "replay_range": PUBLISH}
     queryset = Event.objects.all()
     serializer_class = EventSerializer
     filterset_class = EventFilter
@@ -47,7 +49,6 @@ class EventViewSet(ResourceViewSet):
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"
     lookup_value_regex = "[0-9a-fA-F-]{36}"
-    key_scope = "events"
 
     def get_queryset(self) -> Any:
         events = Event.objects.defer("raw")

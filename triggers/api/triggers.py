@@ -19,6 +19,7 @@ from execution.expressions import ExpressionError
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
 from scheduling_project.common.errors import InvalidInput
+from scheduling_project.common.permissions import REDRIVE, RUN, VIEW
 from triggers import activation, checks, ingest, inspection, lifecycle, replay
 from triggers.api.filters import ActivationFilter, TriggerFilter
 from triggers.api.serializers import (
@@ -43,6 +44,7 @@ ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Id or name 
 class TriggerViewSet(RevisionMixin, ResourceViewSet):
     """Rules on events. A trigger is addressed by its id or its name."""
 
+    action_verbs = {"try_pattern": VIEW, "test": RUN}
     queryset = Trigger.objects.select_related("workflow", "endpoint")
     serializer_class = TriggerSerializer
     filterset_class = TriggerFilter
@@ -223,6 +225,7 @@ def listed_activations() -> Any:
 class ActivationViewSet(ResourceViewSet):
     """What triggers made of events. Failed ones wait for a person."""
 
+    action_verbs = {"retry": REDRIVE}
     queryset = Activation.objects.all()
     serializer_class = ActivationSerializer
     filterset_class = ActivationFilter

@@ -19,6 +19,7 @@ from execution.api.idempotent import idempotent
 from execution.api.serializers import NoteSerializer
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
+from scheduling_project.common.permissions import CHANGE, MANAGE, RUN
 from triggers import endpoints, inspection, lifecycle, webhooks
 from triggers.api.filters import DeliveryFilter, WebhookFilter
 from triggers.api.serializers import (
@@ -43,6 +44,7 @@ _OF_TRIGGER = ("events", "filters", "input", "retry_policy")
 class WebhookViewSet(RevisionMixin, ResourceViewSet):
     """Addresses where senders deliver events. An endpoint is addressed by its id or its slug."""
 
+    action_verbs = {"test": RUN, "retire": CHANGE, "rotate": MANAGE, "end_secret": MANAGE}
     queryset = WebhookEndpoint.objects.prefetch_related("secrets")
     serializer_class = WebhookSerializer
     filterset_class = WebhookFilter

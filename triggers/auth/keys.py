@@ -22,19 +22,11 @@ from scheduling_project.common.errors import Conflict, InvalidInput
 from triggers import addresses, catalog
 from triggers.catalog import Key
 from triggers.models import ApiKey
+from triggers.scopes import SCOPES as SCOPES
 
 SIGN: Final = "wk_"
 MAX_LENGTH: Final = 200
 TOUCH_SECONDS: Final = 60
-
-#: What a key may be allowed to do. ``admin`` includes the others.
-SCOPES: Final = {
-    "read": "See everything the key's user may see.",
-    "write": "Change what the key's user may change.",
-    "events": "Publish events.",
-    "webhooks": "Deliver to endpoints that ask for a key.",
-    "admin": "All of it.",
-}
 
 _touched: dict[str, float] = {}
 

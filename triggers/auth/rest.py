@@ -8,7 +8,6 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 
 from scheduling_project.common import clock
@@ -20,8 +19,8 @@ from triggers.catalog import Key
 class ApiKeyAuthentication(BaseAuthentication):
     """``Authorization: Bearer wk_…``, ``Authorization: Api-Key wk_…`` or ``X-API-Key: wk_…``.
 
-    The request is made in the name of the key's user, within the key's scopes: ``read`` for safe methods, what the
-    view calls its `key_scope` for others, ``write`` where it has none.
+    The request is made in the name of the key's user, and may do what both that user and the key's scopes allow
+    (`Key.verbs`; `common.permissions` asks).
     """
 
     def authenticate(self, request: Request) -> tuple[Any, Key] | None:
@@ -34,9 +33,6 @@ class ApiKeyAuthentication(BaseAuthentication):
         if key is None or user is None:
             raise exceptions.AuthenticationFailed("The API key is not valid.")
         keys.touch(key, now=now)
-        scope = _scope_of(request)
-        if not keys.allows(key, scope):
-            raise exceptions.PermissionDenied(f"The API key lacks the scope {scope}.")
         return user, key
 
     def authenticate_header(self, request: Request) -> str:
@@ -58,10 +54,3 @@ def credential(meta: Any) -> str | None:
 def address_of(meta: Any) -> str:
     """The sender's address, by this deployment's idea of proxies."""
     return addresses.of_request(meta, behind_proxy=settings.SECURE_PROXY_SSL_HEADER is not None)
-
-
-def _scope_of(request: Request) -> str:
-    if request.method in SAFE_METHODS:
-        return "read"
-    view = (request.parser_context or {}).get("view")
-    return str(getattr(view, "key_scope", "write"))
