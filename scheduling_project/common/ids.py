@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+from datetime import datetime
 
 _lock = threading.Lock()
 _last = 0
@@ -24,3 +25,8 @@ def uuid7() -> uuid.UUID:
         _last = value = value if value > _last else _last + 1
     random_a, random_b = (value >> 62) & 0xFFF, value & ((1 << 62) - 1)
     return uuid.UUID(int=(value >> 74) << 80 | 0x7 << 76 | random_a << 64 | 0b10 << 62 | random_b)
+
+
+def uuid7_floor(instant: datetime) -> uuid.UUID:
+    """The smallest UUIDv7 of an (aware) instant's millisecond: ids made from then on are greater or equal."""
+    return uuid.UUID(int=int(instant.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62)
