@@ -10,7 +10,7 @@ from billiard.process import current_process
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Retry
 
-from execution import engine, runner
+from execution import engine, retention, runner
 from execution.runner import Outcome, Report
 from scheduling_project.common.logs import get_logger
 
@@ -42,6 +42,12 @@ def run_step(self: Task[Any, Any], step_run_id: str, priority: int | None = None
         engine.close()
         raise Ignore from None
     _tell_celery(report)
+
+
+@shared_task(name="execution.prune", ignore_result=True, acks_late=False)
+def prune() -> None:
+    """Delete what is kept no longer: every hour."""
+    retention.prune()
 
 
 def _tell_celery(report: Report) -> None:

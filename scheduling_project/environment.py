@@ -78,6 +78,20 @@ class Environment(BaseSettings):
     WORKFLOW_CLEANUP_SECONDS: float = Field(default=3600, gt=0, le=604_800)
     WORKFLOW_LOG_LINES: int = Field(default=1000, ge=0, le=100_000)
 
+    # Operations
+    WORKFLOW_AGING_SECONDS: float = Field(default=300, ge=0, le=86_400)
+    WORKFLOW_DEAD_LETTER_ALERTS: Annotated[list[int], NoDecode] = [10, 100, 1_000, 10_000]
+
+    # Retention: days; 0 keeps for ever
+    WORKFLOW_EXECUTIONS_KEPT_DAYS: int = Field(default=30, ge=0, le=36_500)
+    WORKFLOW_FAILED_EXECUTIONS_KEPT_DAYS: int = Field(default=90, ge=0, le=36_500)
+    WORKFLOW_EXECUTIONS_KEPT_COUNT: int = Field(default=0, ge=0, le=100_000_000)
+    WORKFLOW_DEAD_LETTERS_EXPIRE_DAYS: int = Field(default=90, ge=0, le=36_500)
+    WORKFLOW_DEAD_LETTERS_KEPT_DAYS: int = Field(default=90, ge=0, le=36_500)
+    WORKFLOW_AUDIT_KEPT_DAYS: int = Field(default=365, ge=0, le=36_500)
+    WORKFLOW_NEWS_KEPT_DAYS: int = Field(default=7, ge=1, le=36_500)
+    WORKFLOW_PROCESS_REPORTS_KEPT_DAYS: int = Field(default=7, ge=1, le=36_500)
+
     # Triggers: Fernet keys for secrets at rest, newest first; derived from SECRET_KEY where there is none
     WORKFLOW_ENCRYPTION_KEYS: CommaSeparated = []
     WORKFLOW_MAX_EVENT_DEPTH: int = Field(default=16, ge=1, le=1000)
@@ -96,6 +110,7 @@ class Environment(BaseSettings):
         "WORKFLOW_TASKS",
         "WORKFLOW_HTTP_ALLOWED_NETWORKS",
         "WORKFLOW_ENCRYPTION_KEYS",
+        "WORKFLOW_DEAD_LETTER_ALERTS",
         mode="before",
     )
     @classmethod
@@ -141,6 +156,13 @@ class Environment(BaseSettings):
             raise ValueError("must be one or more names of letters, digits, - and _, separated by commas")
         if len(set(value)) != len(value):
             raise ValueError("must not name a queue twice")
+        return value
+
+    @field_validator("WORKFLOW_DEAD_LETTER_ALERTS")
+    @classmethod
+    def growing_sizes(cls, value: list[int]) -> list[int]:
+        if any(size < 1 for size in value) or sorted(set(value)) != value:
+            raise ValueError("must be whole numbers from 1 on, each larger than the one before")
         return value
 
     @field_validator("WORKFLOW_HTTP_ALLOWED_NETWORKS")

@@ -64,6 +64,20 @@ SETTINGS: dict[str, dict[str, str]] = {
         "SCHEDULE_CATCH_UP_WINDOW_SECONDS": "Late instants older than this are missed, where a schedule says nothing.",
         "SCHEDULE_CATCH_UP_LIMIT": "Most late instants of one schedule that one catch-up starts.",
     },
+    "Operations": {
+        "WORKFLOW_AGING_SECONDS": "Due work that waited so long gains one level of priority, and so on; 0: never.",
+        "WORKFLOW_DEAD_LETTER_ALERTS": "Sizes at which a growing group of dead letters is reported.",
+    },
+    "Retention (0: for ever)": {
+        "WORKFLOW_EXECUTIONS_KEPT_DAYS": "Days for which ended executions are kept, with all that belongs to them.",
+        "WORKFLOW_FAILED_EXECUTIONS_KEPT_DAYS": "Days for which failed ones are kept.",
+        "WORKFLOW_EXECUTIONS_KEPT_COUNT": "Ended executions that are kept per workflow, whatever their age.",
+        "WORKFLOW_DEAD_LETTERS_EXPIRE_DAYS": "Days after which an open dead letter is discarded as expired.",
+        "WORKFLOW_DEAD_LETTERS_KEPT_DAYS": "Days for which decided dead letters and ended redrive jobs are kept.",
+        "WORKFLOW_AUDIT_KEPT_DAYS": "Days for which audit entries are kept.",
+        "WORKFLOW_NEWS_KEPT_DAYS": "Days after which news that nobody took are deleted.",
+        "WORKFLOW_PROCESS_REPORTS_KEPT_DAYS": "Days for which workers and beats that are gone are listed.",
+    },
     "Triggers": {
         "WORKFLOW_ENCRYPTION_KEYS": "Fernet keys for secrets at rest, newest first; from `SECRET_KEY` when empty.",
         "WORKFLOW_MAX_EVENT_DEPTH": "How many events may follow from one another before the chain is cut.",
@@ -116,7 +130,7 @@ def _default(name: str, value: Any) -> str:
         return f"`{value.relative_to(PROJECT_ROOT)}`"
     if isinstance(value, bool):
         return f"`{int(value)}`"
-    text = ",".join(value) if isinstance(value, list) else str(value)
+    text = ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
     return f"`{text}`" if text else ""
 
 
