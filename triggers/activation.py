@@ -55,6 +55,7 @@ class Outcome:
             "matched": True,
             "activation": str(self.id),
             "state": self.state.value,
+            "execution": None if self.execution_id is None else str(self.execution_id),
             "reason": self.reason,
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -36,7 +37,7 @@ _audited: dict[UUID, float] = {}
 _lock = threading.Lock()
 
 
-def refused(
+def note(
     endpoint_id: UUID,
     slug: str,
     outcome: DeliveryOutcome,
@@ -44,24 +45,32 @@ def refused(
     status: int,
     reason: str,
     sender: str,
+    now: datetime,
     size: int = 0,
     delivery_id: str = "",
 ) -> None:
-    """Note a refusal, if this minute's sample has room for it."""
+    """Note what is no event (a refusal, a handshake), if this minute's sample has room for it.
+
+    A line counts those that were left out before it (`Delivery.arrivals`), so that sums stay right.
+    """
     moment = time.monotonic()
     left_out = _sampled(endpoint_id, outcome, moment)
     if left_out is None:
         return
-    note = f"{reason} (and {left_out} more that were not kept)" if left_out else reason
+    said = f"{reason} (and {left_out} more that were not kept)" if left_out else reason
     Delivery.objects.create(
         endpoint_id=endpoint_id,
         outcome=outcome,
         status=status,
-        reason=note[:500],
+        reason=said[:500],
         sender=sender[:200],
         size=size,
         delivery_id=delivery_id[:256],
+        arrivals=1 + left_out,
+        received_at=now,
     )
+    if outcome is DeliveryOutcome.HANDSHAKE:
+        return
     log.info("webhook.refused", endpoint=slug, outcome=outcome.value, status=status, reason=reason, sender=sender)
     if outcome in {DeliveryOutcome.UNAUTHENTICATED, DeliveryOutcome.FORBIDDEN} and _audits(endpoint_id, moment):
         audit.record(
@@ -70,7 +79,7 @@ def refused(
             subject_kind="endpoint",
             subject_id=endpoint_id,
             subject_label=slug,
-            note=note,
+            note=said,
         )
 
 

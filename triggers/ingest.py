@@ -82,22 +82,23 @@ FROM triggers_event e LEFT JOIN triggers_activation a ON a.event_id = e.id
 WHERE e.endpoint_id IS NOT DISTINCT FROM %(endpoint)s::uuid AND e.dedup_key = %(dedup_key)s::text
 ORDER BY a.id
 """
-# The activations, and one line of the delivery log that says what each trigger made of the event.
 _INSERT_ACTIVATIONS = """
-WITH activations AS (
-    INSERT INTO triggers_activation (id, trigger_id, event_id, execution_id, group_id, state, reason, created_at,
-        updated_at)
-    SELECT id, trigger_id, %(event)s::uuid, execution_id, group_id, state, reason, %(now)s::timestamptz,
-        %(now)s::timestamptz
-    FROM unnest(%(ids)s::uuid[], %(triggers)s::uuid[], %(executions)s::uuid[], %(groups)s::uuid[], %(states)s::text[],
-        %(reasons)s::text[]) AS new (id, trigger_id, execution_id, group_id, state, reason)
-)
+INSERT INTO triggers_activation (id, trigger_id, event_id, execution_id, group_id, state, reason, created_at,
+    updated_at)
+SELECT id, trigger_id, %(event)s::uuid, execution_id, group_id, state, reason, %(now)s::timestamptz,
+    %(now)s::timestamptz
+FROM unnest(%(ids)s::uuid[], %(triggers)s::uuid[], %(executions)s::uuid[], %(groups)s::uuid[], %(states)s::text[],
+    %(reasons)s::text[]) AS new (id, trigger_id, execution_id, group_id, state, reason)
+"""
+# One line of the delivery log that says what each trigger made of the event.
+_INSERT_DELIVERY = """
 INSERT INTO triggers_delivery (id, endpoint_id, event_id, outcome, status, reason, delivery_id, sender, size, verdicts,
     duration_ms, received_at)
 VALUES (%(id)s::uuid, %(endpoint)s::uuid, %(event)s::uuid, %(outcome)s::text, %(status)s::int, '',
     %(delivery_id)s::text, %(sender)s::text, %(size)s::int, %(verdicts)s::jsonb,
-    extract(epoch FROM clock_timestamp() - %(now)s::timestamptz) * 1000, %(now)s::timestamptz)
+    greatest(0, extract(epoch FROM clock_timestamp() - %(now)s::timestamptz) * 1000), %(now)s::timestamptz)
 """
+_INSERT_BOTH = f"WITH activations AS ({_INSERT_ACTIVATIONS}) {_INSERT_DELIVERY}"
 
 
 def ingest(
@@ -133,18 +134,25 @@ def ingest(
         row = engine.fetch_one(_INSERT_EVENT, params, using=using)
         if row is None:
             receipt = _earlier(params, using)
-            _write(receipt.event_id, DeliveryOutcome.DUPLICATE, [], [], params, sender, using)
+            engine.fetch_all(_INSERT_DELIVERY, _delivery(receipt.event_id, params, sender, duplicate=True), using=using)
             return receipt
         snapshot = catalog.at_version(row.version, using=using)
-        matched = _matched(snapshot, document, endpoint_id, only, instant)
+        found = snapshot.index.match(document, endpoint_id)
+        if only is not None:
+            found = [rule for rule in found if rule.id in only]
+        due = [rule for rule in found if rule.value.why_not_due(instant) is None]
         decided = activation.decide(
-            matched, event_id=event_id, arrival=arrival, document=document, sender=sender, now=instant, using=using
+            due, event_id=event_id, arrival=arrival, document=document, sender=sender, now=instant, using=using
         )
         outcomes = decided.outcomes
         creation.start_many(decided.starts, now=instant, using=using)
-        verdicts = verdicts_of(snapshot, document, endpoint_id, matched, outcomes, instant)
-        _write(event_id, DeliveryOutcome.ACCEPTED, outcomes, verdicts, params, sender, using)
-        activation.start_full(decided, now=instant, using=using)
+        made = _activations(event_id, outcomes, instant)
+        if decided.full:  # batches that this event completes: what becomes of it is known only when they are started
+            engine.fetch_all(_INSERT_ACTIVATIONS, made, using=using)
+            activation.start_full(decided, now=instant, using=using)
+        verdicts = verdicts_of(snapshot, document, endpoint_id, found, outcomes, instant)
+        noted = _delivery(event_id, params, sender, verdicts=verdicts)
+        engine.fetch_all(_INSERT_DELIVERY if decided.full else _INSERT_BOTH, made | noted, using=using)
     return Receipt(event_id, [(outcome.id, outcome.execution_id) for outcome in outcomes])
 
 
@@ -244,28 +252,24 @@ def verdicts_of(
     outcomes: Sequence[Outcome],
     now: datetime,
 ) -> list[dict[str, Any]]:
-    """What each trigger said; of those that did not match, some, each with the first field that failed."""
+    """What each trigger said; of those that did not match, some, each with the first field that failed.
+
+    A trigger whose pattern matched, but before its start or after its end, says that.
+    """
     verdicts = [outcome.as_verdict() for outcome in outcomes]
-    for rule, reason in snapshot.index.misses(document, endpoint_id, matched=matched, limit=MAX_MISSES_SHOWN):
-        verdicts.append(
-            {
-                "trigger": str(rule.id),
-                "name": rule.value.name,
-                "matched": False,
-                "reason": storable(reason)[:MAX_TEXT],
-            }
-        )
+    idle = [(rule, reason) for rule in matched if (reason := rule.value.why_not_due(now)) is not None]
+    misses = snapshot.index.misses(document, endpoint_id, matched=matched, limit=MAX_MISSES_SHOWN)
+    verdicts.extend(_miss(rule, reason) for rule, reason in [*idle[:MAX_MISSES_SHOWN], *misses])
     return verdicts
 
 
-def _matched(
-    snapshot: Snapshot, document: dict[str, Any], endpoint_id: UUID | None, only: frozenset[UUID] | None, now: datetime
-) -> list[Rule]:
-    return [
-        rule
-        for rule in snapshot.index.match(document, endpoint_id)
-        if rule.value.is_due(now) and (only is None or rule.id in only)
-    ]
+def _miss(rule: Rule, reason: str) -> dict[str, Any]:
+    return {
+        "trigger": str(rule.id),
+        "name": rule.value.name,
+        "matched": False,
+        "reason": storable(reason)[:MAX_TEXT],
+    }
 
 
 def _earlier(params: Mapping[str, Any], using: str) -> Receipt:
@@ -300,31 +304,37 @@ def _columns(
     }
 
 
-def _write(
+def _activations(event_id: UUID, outcomes: Sequence[Outcome], now: datetime) -> dict[str, Any]:
+    return {
+        "event": event_id,
+        "now": now,
+        "ids": engine.array([one.id for one in outcomes]),
+        "triggers": engine.array([one.trigger_id for one in outcomes]),
+        "executions": engine.array([one.execution_id for one in outcomes]),
+        "groups": engine.array([one.group_id for one in outcomes]),
+        "states": engine.array([one.state.value for one in outcomes]),
+        "reasons": engine.array([one.reason for one in outcomes]),
+    }
+
+
+def _delivery(
     event_id: UUID,
-    outcome: DeliveryOutcome,
-    outcomes: Sequence[Outcome],
-    verdicts: list[dict[str, Any]],
     event: Mapping[str, Any],
     sender: Sender,
-    using: str,
-) -> None:
-    params = {
+    *,
+    verdicts: Sequence[Mapping[str, Any]] = (),
+    duplicate: bool = False,
+) -> dict[str, Any]:
+    outcome = DeliveryOutcome.DUPLICATE if duplicate else DeliveryOutcome.ACCEPTED
+    return {
         "id": uuid7(),
         "endpoint": event["endpoint"],
         "event": event_id,
         "outcome": outcome.value,
-        "status": 200 if outcome is DeliveryOutcome.DUPLICATE else 202,
+        "status": 200 if duplicate else 202,
         "delivery_id": event["delivery_id"],
         "sender": sender.name[:200],
         "size": len(event["raw"]),
-        "verdicts": engine.dump_json(verdicts),
+        "verdicts": engine.dump_json(list(verdicts)),
         "now": event["now"],
-        "ids": [one.id for one in outcomes],
-        "triggers": [one.trigger_id for one in outcomes],
-        "executions": [one.execution_id for one in outcomes],
-        "groups": [one.group_id for one in outcomes],
-        "states": [one.state.value for one in outcomes],
-        "reasons": [one.reason for one in outcomes],
     }
-    engine.fetch_all(_INSERT_ACTIVATIONS, params, using=using)

@@ -7,16 +7,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Avg, Count, Max, Q
+from django.db.models import Count, Max, Q
 
-from execution import patterns
+from execution import engine, patterns
 from execution.expressions import ExpressionError
 from execution.states import ExecutionState
+from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 from triggers import activation, catalog, checks
 from triggers.arrivals import Arrival
 from triggers.matching import Rule
-from triggers.models import Activation, Delivery, Event, PendingGroup, Trigger, WebhookEndpoint
+from triggers.models import Activation, Event, PendingGroup, Trigger, WebhookEndpoint
 
 MAX_RECENT: Final = 500
 
@@ -39,8 +40,9 @@ def try_trigger(trigger: Trigger, arrival: Arrival, *, now: datetime) -> Trial:
     reason = rule.why_not(document)
     if reason is not None:
         return Trial(False, reason)
-    if not rule.value.is_due(now):
-        return Trial(False, "the trigger has not begun or has ended")
+    reason = rule.value.why_not_due(now)
+    if reason is not None:
+        return Trial(False, reason)
     try:
         return Trial(True, input=activation.input_of(rule.value, document))
     except (DomainError, ExpressionError) as error:
@@ -87,7 +89,8 @@ def verdicts_now(event: Event) -> list[dict[str, Any]]:
     document = activation.document_of(event)
     index = catalog.current().index
     matched = index.match(document, event.endpoint_id)
-    said: list[tuple[Rule, str]] = [(rule, "") for rule in matched]
+    now = clock.now()
+    said: list[tuple[Rule, str]] = [(rule, rule.value.why_not_due(now) or "") for rule in matched]
     said += index.misses(document, event.endpoint_id, matched=matched, limit=MAX_RECENT)
     return [
         {"trigger": str(rule.id), "name": rule.value.name, "matched": not reason, "reason": reason}
@@ -148,15 +151,49 @@ def stats_of(trigger: Trigger, *, now: datetime, window: timedelta) -> dict[str,
     }
 
 
+_ENDPOINT_STATS: Final = """
+SELECT outcome, sum(arrivals)::int AS arrivals, max(received_at) AS last,
+    percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY duration_ms) AS quantiles,
+    max(duration_ms) AS slowest
+FROM triggers_delivery
+WHERE endpoint_id = %(endpoint)s::uuid AND received_at >= %(since)s::timestamptz
+GROUP BY GROUPING SETS ((outcome), ())
+"""
+_EVENTS_BY_TYPE: Final = """
+SELECT type, count(*)::int AS events FROM triggers_event
+WHERE endpoint_id = %(endpoint)s::uuid AND received_at >= %(since)s::timestamptz
+GROUP BY type ORDER BY count(*) DESC, type LIMIT 20
+"""
+_ACTIVATIONS_BY_STATE: Final = """
+SELECT a.state, count(*)::int AS activations FROM triggers_event e JOIN triggers_activation a ON a.event_id = e.id
+WHERE e.endpoint_id = %(endpoint)s::uuid AND e.received_at >= %(since)s::timestamptz
+GROUP BY a.state ORDER BY a.state
+"""
+
+
 def endpoint_stats_of(endpoint: WebhookEndpoint, *, now: datetime, window: timedelta) -> dict[str, Any]:
-    """What came to an endpoint within `window`, by outcome; refusals are a sample."""
-    deliveries = Delivery.objects.filter(endpoint=endpoint, received_at__gte=now - window)
-    by_outcome = dict(deliveries.values_list("outcome").annotate(count=Count("pk")).order_by())
-    sums = deliveries.aggregate(last=Max("received_at"), duration=Avg("duration_ms"))
+    """What came to an endpoint within `window`, by outcome, and how long it took from its body's end to the commit.
+
+    Counted from the rows that deliveries leave anyhow, so that no delivery pays for it. Refusals are counted through
+    the sample that is kept of them, those of the minute in progress perhaps not yet. Durations in milliseconds.
+    """
+    params = {"endpoint": endpoint.pk, "since": now - window}
+    rows = {row.outcome: row for row in engine.fetch_all(_ENDPOINT_STATS, params, using="default")}
+    whole = rows.pop(None)
+    median, p95, p99 = whole.quantiles or (None, None, None)
+    by_outcome = {name: row.arrivals for name, row in sorted(rows.items())}
+    types = engine.fetch_all(_EVENTS_BY_TYPE, params, using="default")
+    states = engine.fetch_all(_ACTIVATIONS_BY_STATE, params, using="default")
     return {
         "window_seconds": int(window.total_seconds()),
-        "deliveries": sum(by_outcome.values()),
+        "deliveries": whole.arrivals or 0,
         "deliveries_by_outcome": by_outcome,
-        "mean_duration_ms": sums["duration"],
-        "last_delivery_at": sums["last"],
+        "per_minute": (whole.arrivals or 0) * 60 / window.total_seconds(),
+        "events_by_type": {row.type: row.events for row in types},
+        "activations_by_state": {row.state: row.activations for row in states},
+        "p50_duration_ms": median,
+        "p95_duration_ms": p95,
+        "p99_duration_ms": p99,
+        "max_duration_ms": whole.slowest,
+        "last_delivery_at": whole.last,
     }

@@ -56,6 +56,8 @@ class DeliveryOutcome(TextChoices):
     TOO_LARGE = "too_large", "Too large"
     LIMITED = "limited", "Rate limited"
     MALFORMED = "malformed", "Malformed"
+    UNAVAILABLE = "unavailable", "Not taken now"  # paused, or limits that cannot be counted
+    GONE = "gone", "Retired"
 
 
 class WhenRedisIsAway(TextChoices):

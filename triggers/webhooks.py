@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError
 
-from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 from scheduling_project.common.problems import RETRY_AFTER_SECONDS, problem
 from triggers import addresses, catalog, delivery_log, ingest, payloads, rate_limits, signatures
@@ -53,7 +52,7 @@ class Reply:
 
 
 class Refused(Exception):
-    """The delivery is not taken; `reply` says so to the sender, `reason` to the delivery log."""
+    """The delivery becomes no event; `reply` says so to the sender, `reason` to the delivery log."""
 
     def __init__(self, reply: Reply, outcome: DeliveryOutcome | None = None, reason: str = "") -> None:
         super().__init__(reason)
@@ -67,17 +66,20 @@ def receive(delivery: Delivery) -> Reply:
     endpoint: Endpoint | None = None
     body = b""
     try:
-        endpoint = _route(delivery)
+        endpoint = catalog.current().endpoints.get(delivery.token)
+        if endpoint is None:
+            return _problem(404, "not_found", "There is nothing at this address.")
+        _admit(endpoint, delivery)
         if delivery.method == "OPTIONS":
-            return _handshake(endpoint, delivery)
+            raise Refused(_handshake(endpoint, delivery), DeliveryOutcome.HANDSHAKE, "asked whether it may deliver")
         body = _read(endpoint, delivery)
-        now = clock.now()
+        now = catalog.moment()
         sender, delivery_id = _authenticate(endpoint, delivery, body, now)
         _limit(endpoint, sender)
         arrivals = _parse(endpoint, delivery, body, delivery_id)
         challenge = _challenge(endpoint, arrivals)
         if challenge is not None:
-            return challenge
+            raise Refused(challenge, DeliveryOutcome.HANDSHAKE, "the sender's challenge was answered")
         receipts = [
             receipt
             for arrival in arrivals
@@ -92,22 +94,21 @@ def receive(delivery: Delivery) -> Reply:
         return _problem(503, "unavailable", "The database is away or busy; send it again.", RETRY_AFTER_SECONDS)
 
 
-def _route(delivery: Delivery) -> Endpoint:
-    endpoint = catalog.current().endpoints.get(delivery.token)
-    if endpoint is None:
-        raise Refused(_problem(404, "not_found", "There is nothing at this address."))
+def _admit(endpoint: Endpoint, delivery: Delivery) -> None:
+    """What can be said before the body is read."""
     if endpoint.state == EndpointState.RETIRED:
-        raise Refused(_problem(410, "gone", "This endpoint is retired."))
+        raise Refused(_problem(410, "gone", "This endpoint is retired."), DeliveryOutcome.GONE, "retired")
     if endpoint.state == EndpointState.PAUSED:
-        raise Refused(_problem(503, "paused", "This endpoint is paused; send it later.", PAUSED_RETRY_SECONDS))
+        reply = _problem(503, "paused", "This endpoint is paused; send it later.", PAUSED_RETRY_SECONDS)
+        raise Refused(reply, DeliveryOutcome.UNAVAILABLE, "paused")
     if endpoint.networks and not addresses.is_in(delivery.address, endpoint.networks):
         reply = _problem(403, "forbidden", "Deliveries from this address are not taken.")
         raise Refused(reply, DeliveryOutcome.FORBIDDEN, "address not allowed")
     if delivery.method not in endpoint.methods and delivery.method != "OPTIONS":
         allow = ", ".join(endpoint.methods)
         reply = _problem(405, "method_not_allowed", f"Deliveries come by {allow}.")
-        raise Refused(Reply(reply.status, reply.body, {"Allow": allow}))
-    return endpoint
+        reply = Reply(reply.status, reply.body, {"Allow": allow})
+        raise Refused(reply, DeliveryOutcome.MALFORMED, f"came by {delivery.method[:20]}")
 
 
 def _handshake(endpoint: Endpoint, delivery: Delivery) -> Reply:
@@ -125,7 +126,8 @@ def _read(endpoint: Endpoint, delivery: Delivery) -> bytes:
         try:
             body = delivery.read(limit + 1)
         except OSError:  # the sender went away, or Django's UnreadablePostError
-            raise Refused(_problem(400, "malformed", "The body could not be read.")) from None
+            reply = _problem(400, "malformed", "The body could not be read.")
+            raise Refused(reply, DeliveryOutcome.MALFORMED, "the body could not be read") from None
         if len(body) <= limit:
             return body
     reply = _problem(413, "too_large", f"Deliveries have at most {limit} bytes.")
@@ -194,7 +196,7 @@ def _take(endpoint: Endpoint, name: str, rate: Rate, *, units: int, what: str) -
         if endpoint.fails_open:
             return
         reply = _problem(503, "unavailable", "Limits cannot be counted at the moment.", RETRY_AFTER_SECONDS)
-        raise Refused(reply) from None
+        raise Refused(reply, DeliveryOutcome.UNAVAILABLE, "Redis is away, and the endpoint fails closed") from None
     if not answer.allowed:
         wait = max(1, math.ceil(answer.retry_after))
         raise Refused(_problem(429, "throttled", f"Too many requests: {what}.", wait), DeliveryOutcome.LIMITED, what)
@@ -252,13 +254,14 @@ def _accepted(endpoint: Endpoint, receipts: list[ingest.Receipt], *, is_batch: b
 def _note(endpoint: Endpoint, refusal: Refused, delivery: Delivery, size: int) -> None:
     assert refusal.outcome is not None
     try:
-        delivery_log.refused(
+        delivery_log.note(
             endpoint.id,
             endpoint.slug,
             refusal.outcome,
             status=refusal.reply.status,
             reason=refusal.reason,
             sender=delivery.address,
+            now=catalog.moment(),
             size=size or max(0, delivery.length),
         )
     except DATABASE_AWAY:

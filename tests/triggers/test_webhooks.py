@@ -15,7 +15,8 @@ from execution.models import AuditEntry, Execution
 from scheduling_project.common import clock
 from tests.factories import make_workflow
 from tests.triggers.conftest import SECRET, deliver, make_endpoint
-from triggers import endpoints, ingest, lifecycle, rate_limits, signatures, webhooks
+from triggers import delivery_log, endpoints, ingest, inspection, lifecycle, rate_limits, signatures, webhooks
+from triggers.arrivals import instant_text
 from triggers.auth import keys
 from triggers.models import Activation, Delivery, Event, WebhookEndpoint
 from triggers.states import ActivationState, DeliveryOutcome
@@ -72,6 +73,92 @@ def test_the_delivery_log_names_the_first_field_that_failed() -> None:
     verdict = Delivery.objects.get().verdicts[0]
     assert verdict["matched"] is False
     assert verdict["reason"] == '$.data.total: expected {"numeric": [">", 100]}, got 5'
+
+
+def test_the_delivery_log_says_when_a_trigger_has_not_begun_or_has_ended() -> None:
+    endpoint = make_endpoint()
+    now = clock.now().replace(microsecond=0)
+    make_trigger(endpoint, "begins", start_at=now + timedelta(days=1))
+    make_trigger(endpoint, "ended", start_at=now - timedelta(days=2), end_at=now - timedelta(days=1))
+    assert deliver(endpoint, {"total": 5}).json()["activation_ids"] == []
+    said = {verdict["name"]: verdict for verdict in Delivery.objects.get().verdicts}
+    assert {verdict["matched"] for verdict in said.values()} == {False}
+    assert said["begins"]["reason"] == f"begins at {instant_text(now + timedelta(days=1))}"
+    assert said["ended"]["reason"] == f"ended at {instant_text(now - timedelta(days=1))}"
+    now_said = {verdict["name"]: verdict for verdict in inspection.verdicts_now(Event.objects.get())}
+    assert {name: verdict["reason"] for name, verdict in said.items()} == {
+        name: verdict["reason"] for name, verdict in now_said.items()
+    }
+
+
+def test_the_delivery_log_says_of_the_event_that_completes_a_batch_that_it_started_one() -> None:
+    endpoint = make_endpoint()
+    make_trigger(endpoint, batch={"size": 2, "timeout": 60})
+    answers = [deliver(endpoint, {"n": number}).json() for number in range(2)]
+    assert [len(answer["execution_ids"]) for answer in answers] == [0, 1]
+    verdicts = [delivery.verdicts[0] for delivery in Delivery.objects.order_by("pk")]
+    assert [verdict["state"] for verdict in verdicts] == ["waiting", "started"]
+    assert verdicts[1]["execution"] == answers[1]["execution_ids"][0]
+
+
+def test_a_batch_that_cannot_be_started_is_told_so_too() -> None:
+    endpoint = make_endpoint()
+    make_trigger(
+        endpoint,
+        batch={"size": 1, "timeout": 60},
+        input={"n": "${{ to_number(event.data) }}", "x": "${{ abs(event.data.n) }}"},
+    )
+    assert deliver(endpoint, {"n": "a"}).json()["execution_ids"] == []
+    (verdict,) = Delivery.objects.get().verdicts
+    assert (verdict["state"], verdict["execution"]) == ("failed", None)
+    assert verdict["reason"]
+
+
+def test_what_is_no_event_stands_in_the_delivery_log_with_its_verdict() -> None:
+    endpoint = make_endpoint(scheme="slack", allowed_networks=["127.0.0.0/8"])
+    deliver(endpoint, {"type": "url_verification", "challenge": "abc"})
+    Client().options(endpoint.path, headers={"webhook-request-origin": "events.example.org"})
+    Client().put(endpoint.path, b"{}", content_type="application/json")
+    endpoints.update(endpoint, {"allowed_networks": ["192.0.2.0/24"]}, actor="tests")
+    deliver(endpoint)
+    endpoints.pause(endpoint, actor="tests")
+    deliver(endpoint)
+    endpoints.retire(endpoint, actor="tests")
+    deliver(endpoint)
+    said = list(Delivery.objects.order_by("pk").values_list("outcome", "status"))
+    assert said == [
+        ("handshake", 200),
+        ("handshake", 204),
+        ("malformed", 405),
+        ("forbidden", 403),
+        ("unavailable", 503),
+        ("gone", 410),
+    ]
+
+
+def test_figures_of_an_endpoint_count_what_the_sample_left_out() -> None:
+    endpoint = make_endpoint(max_body_bytes=100)
+    make_trigger(endpoint)
+    for number in range(3):
+        deliver(endpoint, {"type": "order.paid"}, delivery_id=f"m{number % 2}")
+    for _ in range(30):
+        deliver(endpoint, b"x" * 101)
+    tally = delivery_log._tallies[endpoint.pk, DeliveryOutcome.TOO_LARGE]
+    tally.since -= delivery_log.WINDOW  # a minute later
+    deliver(endpoint, b"x" * 101)
+    assert Delivery.objects.filter(outcome="too_large").count() == 21
+    figures = inspection.endpoint_stats_of(endpoint, now=clock.now(), window=timedelta(hours=1))
+    assert figures["deliveries_by_outcome"] == {"accepted": 2, "duplicate": 1, "too_large": 31}
+    assert (figures["deliveries"], figures["per_minute"]) == (34, pytest.approx(34 / 60))
+    assert figures["events_by_type"] == {"order.paid": 2}
+    assert figures["activations_by_state"] == {"started": 2}
+    assert 0 <= figures["p50_duration_ms"] <= figures["p95_duration_ms"] <= figures["p99_duration_ms"]
+    assert figures["p99_duration_ms"] <= figures["max_duration_ms"]
+
+
+def test_figures_of_an_endpoint_that_nothing_came_to() -> None:
+    figures = inspection.endpoint_stats_of(make_endpoint(), now=clock.now(), window=timedelta(hours=1))
+    assert (figures["deliveries"], figures["deliveries_by_outcome"], figures["p50_duration_ms"]) == (0, {}, None)
 
 
 def test_unknown_paused_and_retired_endpoints() -> None:

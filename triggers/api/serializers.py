@@ -343,7 +343,15 @@ class WebhookStatsSerializer(StrictSerializer):
     window_seconds = serializers.IntegerField(**READ)
     deliveries = serializers.IntegerField(**READ)
     deliveries_by_outcome = serializers.DictField(child=serializers.IntegerField(), **READ)
-    mean_duration_ms = serializers.FloatField(allow_null=True, **READ)
+    per_minute = serializers.FloatField(**READ)
+    events_by_type = serializers.DictField(
+        child=serializers.IntegerField(), help_text="The twenty most frequent.", **READ
+    )
+    activations_by_state = serializers.DictField(child=serializers.IntegerField(), **READ)
+    p50_duration_ms = serializers.FloatField(allow_null=True, help_text="Until the commit.", **READ)
+    p95_duration_ms = serializers.FloatField(allow_null=True, **READ)
+    p99_duration_ms = serializers.FloatField(allow_null=True, **READ)
+    max_duration_ms = serializers.FloatField(allow_null=True, **READ)
     last_delivery_at = serializers.DateTimeField(allow_null=True, **READ)
 
 

@@ -25,6 +25,9 @@ class Delivery(models.Model):
     size = models.PositiveIntegerField(default=0, help_text="Bytes of the body.")
     verdicts = models.JSONField(default=list, help_text="What the triggers said; for misses the first field.")
     duration_ms = models.FloatField(null=True, blank=True)
+    arrivals = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="How many it stands for: itself, and those before it that were left out."
+    )
     received_at = models.DateTimeField(db_default=Now())
 
     class Meta:
