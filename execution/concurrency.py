@@ -16,7 +16,7 @@ from uuid import UUID
 
 from django.dispatch import receiver
 
-from execution import advance, dispatch, engine, graph_rows, queue
+from execution import advance, cancellation, dispatch, engine, graph_rows, queue
 from execution.plans import plan_by_id
 from execution.queue import CLOCK, Hint
 from execution.signals import announce_freed, capacity_freed
@@ -155,7 +155,9 @@ def admit(wishes: Sequence[Wish], *, now: datetime | None, using: str | None) ->
             _grant(wish.execution_id, wish.key, now=now, using=using)
         elif wish.on_conflict == "cancel_older":
             for row in engine.fetch_all(HOLDERS, {"key": wish.key}, using=using):
-                queue.cancel(row.id, reason=f"cancelled by a newer execution of {wish.key}", now=now, using=using)
+                cancellation.cancel(
+                    row.id, reason=f"cancelled by a newer execution of {wish.key}", now=now, using=using
+                )
             announce_freed(using=using)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 
 STEP_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
-STEP_KINDS = ("task", "http", "wait", "approval", "emit")
+WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+STEP_KINDS = ("task", "http", "workflow", "wait", "approval", "emit")
 
 DURATION: dict[str, Any] = {
     "description": "Seconds, or a number with s, m, h or d.",
@@ -44,6 +45,33 @@ _STEP: dict[str, Any] = {
                     "description": "Status codes that count as success; 2xx when left out.",
                 },
             },
+        },
+        "workflow": {
+            "description": "Another workflow, by name: it runs as a child execution, and its output is the step's.",
+            "anyOf": [
+                {"type": "string", "pattern": WORKFLOW_NAME, "maxLength": 200},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"type": "string", "pattern": WORKFLOW_NAME, "maxLength": 200},
+                        "version": {
+                            "type": "integer",
+                            "minimum": 1,
+                            "maximum": 999_999_999,
+                            "description": "Always this version; left out: the one published when the child starts.",
+                        },
+                        "input": {
+                            "description": "The child's input, or an expression that gives it; {} when left out.",
+                            "anyOf": [
+                                {"type": "object"},
+                                {"type": "string", "pattern": r"^\$\{\{[\s\S]*\}\}$", "maxLength": 4_000},
+                            ],
+                        },
+                    },
+                },
+            ],
         },
         "wait": {"$ref": "#/$defs/duration"},
         "approval": {

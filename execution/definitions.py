@@ -22,9 +22,9 @@ from jsonschema import Draft202012Validator
 from execution import json_schemas, patterns, priority
 from execution.definition_schema import DEFINITION_SCHEMA, STEP_KINDS, STEP_NAME
 from execution.expressions import ExpressionError, Reference, compile_template
-from execution.graph import WORKER_KINDS, seconds
+from execution.graph import WORKER_KINDS, called_workflow, seconds
 from execution.json_schemas import Problems, add, dotted
-from execution.models import WorkflowVersion
+from execution.models import Workflow, WorkflowVersion
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.json_values import MAX_DEPTH, too_deep
@@ -42,22 +42,23 @@ _validators: OrderedDict[UUID, Draft202012Validator | None] = OrderedDict()
 _lock = Lock()
 
 
-def check(definition: Any, *, at: str = "") -> None:
+def check(definition: Any, *, at: str = "", workflow: str = "") -> None:
     """Refuse a definition that could not be run.
 
     Args:
         at: prefix of the field names, such as ``definition``.
+        workflow: name of the workflow that it is for, which must not call itself.
 
     Raises:
         InvalidInput: with a rule per dotted path.
     """
-    problems = problems_of(definition)
+    problems = problems_of(definition, workflow=workflow)
     if problems:
         fields = {dotted(at, path) or "definition": rules for path, rules in problems.items()}
         raise InvalidInput("The definition cannot be run.", fields=fields)
 
 
-def problems_of(definition: Any) -> Problems:
+def problems_of(definition: Any, *, workflow: str = "") -> Problems:
     """What is wrong with a definition, by dotted path; empty for one that can be run."""
     if too_deep(definition):
         return {"": [f"is nested deeper than {MAX_DEPTH}"]}
@@ -68,7 +69,7 @@ def problems_of(definition: Any) -> Problems:
     if size > settings.WORKFLOW_MAX_PAYLOAD_BYTES:
         return {"": [f"is {size} bytes of JSON; at most {settings.WORKFLOW_MAX_PAYLOAD_BYTES} are kept"]}
     # The meaning is only looked at where the shape is right: every message then has one cause.
-    return json_schemas.value_problems(_DEFINITION, definition) or _meaning(definition)
+    return json_schemas.value_problems(_DEFINITION, definition) or _meaning(definition, workflow)
 
 
 def check_retry_policy(policy: Any, *, at: str = "retry_policy") -> None:
@@ -123,7 +124,7 @@ def _input_validator(version: WorkflowVersion) -> Draft202012Validator | None:
 # ── What the shape cannot say ────────────────────────────────────────────────────────────────────────────────
 
 
-def _meaning(definition: Mapping[str, Any]) -> Problems:
+def _meaning(definition: Mapping[str, Any], workflow: str) -> Problems:
     problems: Problems = {}
     steps: Mapping[str, Mapping[str, Any]] = definition["steps"]
     _check_common(problems, definition, "")
@@ -137,7 +138,7 @@ def _meaning(definition: Mapping[str, Any]) -> Problems:
     ancestors = _ancestors(problems, steps)
     input_members = _closed_members(definition.get("input")) if not problems else None
     for name, step in steps.items():
-        _Step(problems, name, step, steps, ancestors.get(name), input_members).check()
+        _Step(problems, name, step, steps, ancestors.get(name), input_members, workflow).check()
     if "concurrency" in definition:
         _check_template(
             problems,
@@ -193,7 +194,9 @@ class _Step:
         steps: Mapping[str, Any],
         ancestors: set[str] | None,
         inputs: frozenset[str] | None,
+        workflow: str,
     ) -> None:
+        self.workflow = workflow
         self.problems, self.name, self.step, self.steps, self.inputs = problems, name, step, steps, inputs
         # In a cycle nobody comes before anybody; expressions are then only checked for existence.
         self.ancestors = set(steps) if ancestors is None else ancestors
@@ -209,6 +212,8 @@ class _Step:
             self.check_task()
         elif "with" in step:
             self.note("is only for steps that run a task", "with")
+        if kind == "workflow":
+            self.check_called()
         if "max_parallel" in step and "for_each" not in step:
             self.note("is only for steps with for_each", "max_parallel")
         self.check_durations(kind)
@@ -241,6 +246,50 @@ class _Step:
         mismatch = step_tasks.check_arguments(task, dict(self.step.get("with", {})))
         if mismatch:
             self.note(f"does not fit {self.step['task']}: {mismatch}", "with")
+
+    def check_called(self) -> None:
+        """The workflow that is called is there, and can take a literal input."""
+        called = called_workflow(self.step)
+        below = ("workflow",) if isinstance(self.step["workflow"], str) else ("workflow", "name")
+        if "pool" in self.step:
+            self.note("is for steps that a worker performs: state it in the workflow that is called", "pool")
+        if called["name"] == self.workflow:
+            self.note(f"calls the workflow {self.workflow} itself", *below)
+            return
+        number = called.get("version")
+        workflow = Workflow.objects.select_related("published").filter(name=called["name"]).first()
+        if workflow is None:
+            self.note(f"there is no workflow {called['name']}", *below)
+            return
+        version = workflow.published
+        if number is not None:
+            version = workflow.versions.filter(number=number).exclude(published_at=None).first()
+        if version is None and number is not None:
+            self.note(f"workflow {workflow.name} has no published version {number}", "workflow", "version")
+        elif version is None:
+            self.note(f"workflow {workflow.name} has no published version", *below)
+        else:
+            self.check_called_input(version, called.get("input", {}))
+
+    def check_called_input(self, version: WorkflowVersion, input: Any) -> None:
+        if not isinstance(input, dict):
+            return  # an expression: checked when the child starts
+        if next(_strings(input, ""), None) is None:
+            try:
+                validate_input(version, input)
+            except InvalidInput as error:
+                for path, rules in error.fields.items():
+                    for rule in rules:
+                        self.note(rule, "workflow", path)
+            return
+        schema = version.definition.get("input", {})
+        known = _closed_members(schema)
+        for name in sorted(input.keys() - known) if known is not None else ():
+            self.note("is not in the input schema of the workflow that is called", "workflow", "input", name)
+        for name in sorted(set(schema.get("required", ())) - input.keys()):
+            self.note(
+                f"lacks {name}, which the input schema of the workflow that is called requires", "workflow", "input"
+            )
 
     def check_durations(self, kind: str) -> None:
         expires = self.step["approval"].get("expires") if kind == "approval" else None

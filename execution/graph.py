@@ -14,8 +14,8 @@ from execution.expressions import Template, compile_template
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 LONGEST = 365 * UNITS["d"]  # seconds; no sleep and no approval takes longer
 
-#: Kinds that a worker performs; the others end by themselves (timer, decision, event).
-WORKER_KINDS = frozenset({"task", "http"})
+#: Kinds that a worker performs (of a child its start); the others end by themselves (timer, decision, event).
+WORKER_KINDS = frozenset({"task", "http", "workflow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,11 @@ class StepPlan:
     priority: int | None
     pool: str
     pool_units: int
+
+    @property
+    def writes_letters(self) -> bool:
+        """Whether an attempt that fails for good leaves a dead letter: nobody handles the failure."""
+        return not self.continue_on_error
 
     @property
     def is_plain(self) -> bool:
@@ -124,11 +129,12 @@ def _compile_step(
     path = f"$.steps.{name}"
     kind = next(kind for kind in STEP_KINDS if kind in raw)
     argument_key = "with" if kind == "task" else kind
+    called = called_workflow(raw)
     return StepPlan(
         name=name,
         kind=kind,
-        target=raw["task"] if kind == "task" else "",
-        argument=compile_template(raw.get(argument_key, {}), path=f"{path}.{argument_key}"),
+        target=raw["task"] if kind == "task" else called["name"] if kind == "workflow" else "",
+        argument=compile_template(called or raw.get(argument_key, {}), path=f"{path}.{argument_key}"),
         needs=tuple(raw.get("needs", ())),
         successors=successors,
         when=patterns.compile(raw["when"]) if "when" in raw else None,
@@ -142,6 +148,12 @@ def _compile_step(
         pool=raw.get("pool", {}).get("name", ""),
         pool_units=raw.get("pool", {}).get("units", 1),
     )
+
+
+def called_workflow(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step of kind `workflow` calls: ``name``, and ``version`` and ``input`` where stated; else empty."""
+    called = raw.get("workflow", {})
+    return {"name": called} if isinstance(called, str) else dict(called)
 
 
 def seconds(duration: object) -> float:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import advance, audit, creation, dispatch, engine, graph_rows, interventions, queue, signals
+from execution import advance, audit, cancellation, creation, dispatch, engine, graph_rows, interventions
 from execution.creation import Source, Start
 from execution.definitions import validate_input
 from execution.fingerprints import fingerprint
@@ -20,12 +20,12 @@ from execution.models import Execution, StepRun
 from execution.plans import plan_by_id
 from execution.priority import parse as parse_priority
 from execution.resumption import resumption
-from execution.states import STEP_OPEN, AttemptState, ExecutionState, StepState, WaitingFor
+from execution.states import STEP_OPEN, AttemptState, StepState, WaitingFor
 from scheduling_project.common.errors import Conflict, InvalidInput, NotFound
 
 
 def cancel(execution_id: UUID, *, actor: str, reason: str = "", using: str | None = None) -> None:
-    """End an open execution and all that is open in it. Running steps lose their lease and their result.
+    """End an open execution, all that is open in it and what it called. Running steps lose their lease and result.
 
     Raises:
         NotFound: there is no such execution.
@@ -33,11 +33,9 @@ def cancel(execution_id: UUID, *, actor: str, reason: str = "", using: str | Non
     """
     told = f"cancelled by {actor}" + (f": {reason}" if reason else "")
     with engine.transaction(using=using) as alias:
-        if not queue.cancel(execution_id, reason=told, using=alias):
+        if not cancellation.cancel(execution_id, reason=told, using=alias):
             raise _refusal(execution_id, "cancelled", alias)
         _audit(execution_id, "cancel", actor, note=reason, using=alias)
-        signals.announce_freed(using=alias)
-        signals.announce_finished(execution_id, ExecutionState.CANCELLED.value, using=alias)
 
 
 def pause(execution_id: UUID, *, actor: str, note: str = "", using: str | None = None) -> None:

@@ -8,12 +8,12 @@ from datetime import datetime
 
 from django.conf import settings
 
-from execution import advance, broken, engine, graph_rows, queue, runner, signals
+from execution import advance, broken, cancellation, engine, graph_rows, queue, runner
 from execution.fingerprints import fingerprint
 from execution.plans import Unrunnable, plan_by_id
 from execution.queue import Expired
 from execution.retry import Decision, Failure, RetryDecision, decide
-from execution.states import AttemptState, ExecutionState, StepState
+from execution.states import AttemptState, StepState
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -181,9 +181,8 @@ def cancel_overdue(*, now: datetime | None = None) -> int:
     """Cancel open executions past their deadline. Returns how many."""
     cancelled = 0
     for execution_id in graph_rows.overdue(limit=BATCH, now=now):
-        if queue.cancel(execution_id, reason="its deadline has passed", now=now):
-            signals.announce_finished(execution_id, ExecutionState.CANCELLED.value)
-            cancelled += 1
+        with engine.transaction():
+            cancelled += cancellation.cancel(execution_id, reason="its deadline has passed", now=now)
     return cancelled
 
 

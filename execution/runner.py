@@ -18,7 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, close_old_connections, connections
 
-from execution import advance, broken, engine, graph_rows, lease, queue, step_tasks
+from execution import advance, broken, child_rows, children, engine, graph_rows, lease, queue, step_tasks
 from execution.failures import ends_process, failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
@@ -27,7 +27,9 @@ from execution.queue import Claim
 from execution.retry import Decision, Failure, Policy, RetryDecision, decide, effective_policy
 from execution.states import AttemptState, StepState
 from execution.steps import KINDS, task_hooks
-from execution.steps.context import LeaseLost, StepContext, enter, leave
+from execution.steps.context import GiveUp, LeaseLost, StepContext, enter, leave
+from execution.steps.workflow import ChildStart, hand_over
+from scheduling_project.common.errors import DomainError
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -46,6 +48,7 @@ class Outcome(enum.StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     LOST = "lost"
+    HANDED_OVER = "waits for its child"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,19 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
     if ends_process(performed.error):
         _give_back(claim)
         raise performed.error
-    return _report(claim, plan, step, performed)
+    report = _report(claim, plan, step, performed)
+    if claim.source_kind == child_rows.SOURCE:
+        _settle_caller(claim)
+    return report
+
+
+def _settle_caller(claim: Claim) -> None:
+    """A step of a child has ended, and perhaps the child with it: its caller goes on now, not in a second."""
+    try:
+        children.settle_ended()
+    except engine.DatabaseAway as error:
+        log.warning("step.caller_waits", step_run_id=str(claim.id), error=str(error))  # the housekeeping settles it
+        engine.close()
 
 
 def _give_back(claim: Claim) -> None:
@@ -143,7 +158,8 @@ def _perform_leased(claim: Claim, plan: Plan, step: StepPlan, performed: _Perfor
     try:
         performed.argument = render_argument(claim, plan, step)
         performed.output = KINDS[step.kind](claim, step, performed.argument)
-        check_output(performed.output)
+        if not isinstance(performed.output, ChildStart):
+            check_output(performed.output)
     except BaseException as error:
         if isinstance(error, LeaseLost) or ends_process(error):
             raise
@@ -242,6 +258,15 @@ def _report(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> 
 
 
 def _write(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> Report:
+    if isinstance(performed.output, ChildStart) and performed.error is None:
+        try:
+            if not hand_over(claim, performed.output):
+                return _not_held(claim, StepState.WAITING, Report(Outcome.HANDED_OVER))
+        except (GiveUp, DomainError, ValueError) as error:
+            performed.error = error
+        else:
+            log.info("step.waits_for_child", step_run_id=str(claim.id), label=claim.label, child=str(claim.token))
+            return Report(Outcome.HANDED_OVER)
     if performed.error is None:
         ending = advance.ending_of(
             plan, step, state=StepState.SUCCEEDED, output=performed.output, has_output=performed.output is not None
@@ -325,7 +350,7 @@ def failed_ending(
         attempt_state=AttemptState.FAILED,
         reason=decision.reason,
         charged=True,
-        letter="" if step.continue_on_error else letter,
+        letter=letter if step.writes_letters else "",
         fingerprint=fingerprint(details["error_type"], details["error"], step.name),
         step_input=step_input,
         **details,

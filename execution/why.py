@@ -100,7 +100,10 @@ def _waiting(run: StepRun, execution: Execution, name: str) -> tuple[str, str, d
         case WaitingFor.APPROVAL:
             return "approval", f"{name} waits for approval, at most until {run.available_at.isoformat()}.", None
         case WaitingFor.CHILD:
-            return "child", f"{name} waits for {run.items_open} of its items or its child execution.", None
+            if run.kind == "workflow" and run.items_open == 0:
+                called = plan_by_id(execution.version_id).steps[run.name].target
+                return "child", f"{name} waits for execution {run.last_token} of workflow {called}.", None
+            return "child", f"{name} waits for {run.items_open} of its items.", None
         case WaitingFor.POOL:
             return "pool", f"{name} waits for a free place.", None
         case _:

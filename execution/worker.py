@@ -25,7 +25,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
 
-from execution import concurrency, dispatch, engine, maintenance, process_reports, queue, redrives
+from execution import children, concurrency, dispatch, engine, maintenance, process_reports, queue, redrives
 from execution.broker import BrokerAway
 from scheduling_project.common.logs import get_logger
 
@@ -180,6 +180,8 @@ class _Duty:
 def _timers() -> None:
     maintenance.ring_timers()
     maintenance.cancel_overdue()
+    children.settle_ended()
+    children.cancel_orphans()
     concurrency.release()
 
 

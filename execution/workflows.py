@@ -11,7 +11,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Max, ProtectedError
 
-from execution import audit, definitions, priority
+from execution import audit, definitions, engine, priority
+from execution.graph import called_workflow
 from execution.json_schemas import Problems, add, dotted
 from execution.models import Execution, Workflow, WorkflowVersion
 from execution.models.workflow import NAME
@@ -51,7 +52,7 @@ def create(
             "retry_policy": retry_policy,
         }
     )
-    definitions.check(definition, at="definition")
+    definitions.check(definition, at="definition", workflow=name)
     with transaction.atomic():
         workflow = Workflow(**values)
         try:
@@ -81,9 +82,11 @@ def update(
     definition, note = changes.pop("definition", None), changes.pop("note", "")
     values = _checked(changes)
     if definition is not None:
-        definitions.check(definition, at="definition")
+        definitions.check(definition, at="definition", workflow=values.get("name", workflow.name))
     with transaction.atomic():
         held = _hold(workflow, expected_revision)
+        if values.get("name", held.name) != held.name:
+            _refuse_callers(held, "renamed")
         difference = audit.difference({name: getattr(held, name) for name in values}, values)
         if difference:
             for name, value in values.items():
@@ -106,7 +109,7 @@ def publish(workflow: Workflow, definition: Any, *, actor: str, note: str = "") 
     Raises:
         InvalidInput: it cannot be run.
     """
-    definitions.check(definition, at="definition")
+    definitions.check(definition, at="definition", workflow=workflow.name)
     with transaction.atomic():
         held = _hold(workflow)
         version = _publish(held, definition, actor=actor, note=note)
@@ -120,7 +123,7 @@ def save_draft(workflow: Workflow, definition: Any, *, actor: str, note: str = "
     Raises:
         InvalidInput: it cannot be run.
     """
-    definitions.check(definition, at="definition")
+    definitions.check(definition, at="definition", workflow=workflow.name)
     with transaction.atomic():
         held = _hold(workflow)
         version = _add_version(held, definition, actor=actor, note=note, published=False)
@@ -140,7 +143,8 @@ def publish_version(workflow: Workflow, number: int, *, actor: str, note: str = 
         version = WorkflowVersion.objects.filter(workflow=held, number=number).first()
         if version is None:
             raise NotFound(f"Workflow {held.name} has no version {number}.")
-        definitions.check(version.definition, at="definition")
+        definitions.check(version.definition, at="definition", workflow=held.name)
+        _hold_called(version.definition)
         if version.published_at is None:
             version.published_at = clock.now()
             version.save(update_fields=["published_at"])
@@ -156,10 +160,11 @@ def delete(workflow: Workflow, *, actor: str, with_history: bool = False) -> Non
         with_history: also delete its finished executions; without, they keep the workflow.
 
     Raises:
-        Conflict: something uses it: schedules, triggers, executions.
+        Conflict: something uses it: schedules, triggers, executions, workflows that call it.
     """
     with transaction.atomic():
         held = _hold(workflow)
+        _refuse_callers(held, "deleted")
         executions = Execution.objects.filter(workflow=held)
         if executions.open().exists():
             raise Conflict(f"Workflow {held.name} has executions that have not ended; cancel them first.")
@@ -236,6 +241,7 @@ def _point_to(held: Workflow, version: WorkflowVersion, *, actor: str, note: str
 
 def _add_version(workflow: Workflow, definition: Any, *, actor: str, note: str, published: bool) -> WorkflowVersion:
     """The next version. The workflow's row is held, so that numbers follow each other."""
+    _hold_called(definition)
     latest = WorkflowVersion.objects.filter(workflow=workflow).aggregate(latest=Max("number"))["latest"] or 0
     return WorkflowVersion.objects.create(
         workflow=workflow,
@@ -245,6 +251,48 @@ def _add_version(workflow: Workflow, definition: Any, *, actor: str, note: str, 
         created_by=actor[:200],
         published_at=clock.now() if published else None,
     )
+
+
+# Race: a workflow is deleted or renamed while another one that calls it is saved. The saver holds what it calls (FOR
+# KEY SHARE), which the deleter's lock (FOR UPDATE) excludes: one of them waits, and then sees what the other did.
+def _hold_called(definition: Mapping[str, Any]) -> None:
+    names = {called_workflow(step).get("name") for step in definition["steps"].values()} - {None}
+    held = (
+        engine.fetch_all(
+            "SELECT name FROM execution_workflow WHERE name = ANY(%(names)s::text[]) ORDER BY id FOR KEY SHARE",
+            {"names": sorted(map(str, names))},
+            using="default",
+        )
+        if names
+        else []
+    )
+    missing = names - {row.name for row in held}
+    if missing:
+        raise Conflict(f"There is no workflow {', '.join(sorted(map(str, missing)))} any more.")
+
+
+CALLERS = """
+SELECT DISTINCT w.name FROM execution_workflowversion v JOIN execution_workflow w ON w.id = v.workflow_id
+WHERE w.id <> %(id)s::uuid
+  AND (v.id = w.published_id OR EXISTS (
+      SELECT 1 FROM execution_execution e WHERE e.version_id = v.id AND e.finished_at IS NULL))
+  AND jsonb_path_exists(v.definition, '$.steps.*.workflow ? (@ == $name || @.name == $name)',
+      jsonb_build_object('name', %(name)s::text), true)
+ORDER BY w.name LIMIT 20
+"""
+
+
+def _refuse_callers(held: Workflow, done: str) -> None:
+    """Lock the workflow against new callers, and refuse when there are any (published, or in open executions).
+
+    Raises:
+        Conflict: naming the workflows that call it.
+    """
+    Workflow.objects.select_for_update(of=("self",)).get(pk=held.pk)
+    callers = engine.fetch_all(CALLERS, {"id": held.pk, "name": held.name}, using="default")
+    if callers:
+        named = ", ".join(row.name for row in callers)
+        raise Conflict(f"Workflow {held.name} is called by {named} and cannot be {done}.")
 
 
 def _hold(workflow: Workflow, expected_revision: int | None = None) -> Workflow:

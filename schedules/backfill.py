@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Q
 
-from execution import audit, creation, definitions, engine, queue
+from execution import audit, cancellation, creation, definitions, engine
 from execution import priority as priorities
 from execution.creation import Source, Start
 from execution.models import Execution
@@ -156,7 +156,7 @@ def cancel(
             raise Conflict(f"The backfill is {backfill.state} already.")
         if stop_running:
             for execution_id in _running(backfill_id, using):
-                queue.cancel(execution_id, reason=f"backfill cancelled by {actor}", using=using)
+                cancellation.cancel(execution_id, reason=f"backfill cancelled by {actor}", using=using)
         _audit(backfill, backfill.schedule, "backfill_cancel", actor, note, using)
     return _get(backfill_id, using)
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from execution import audit, creation, engine, queue
+from execution import audit, cancellation, creation, engine
 from execution.creation import Source, Start
 from schedules import claims, due, policies, versions
 from schedules.claims import SOURCE_KIND, Advance, LedgerRow
@@ -383,7 +383,9 @@ def _stop_others(visit: _Visit, *, now: datetime, using: str) -> None:
     """End what still runs of a schedule, for its successor."""
     ended = "cancelled" if visit.row.overlap_policy == OverlapPolicy.CANCEL_OTHER else "terminated"
     for execution_id in visit.running:
-        queue.cancel(execution_id, reason=f"{ended}: the next instant of its schedule is due", now=now, using=using)
+        cancellation.cancel(
+            execution_id, reason=f"{ended}: the next instant of its schedule is due", now=now, using=using
+        )
 
 
 def _advance(visit: _Visit) -> Advance:

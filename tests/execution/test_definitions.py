@@ -68,9 +68,9 @@ REFUSED: list[tuple[Any, str, str]] = [
     (
         steps(a={"wait": 1, "for_each": [1]}),
         "steps.a.for_each",
-        "is for steps that a worker runs (http or task), not for wait",
+        "is for steps that a worker runs (http or task or workflow), not for wait",
     ),
-    (steps(a={}), "steps.a", "exactly one of task, http, wait, approval, emit; it has none"),
+    (steps(a={}), "steps.a", "exactly one of task, http, workflow, wait, approval, emit; it has none"),
     (steps(a={"wait": 1, "approval": {}}), "steps.a", "it has wait and approval"),
     (steps(a=wait(needs="b")), "steps.a.needs", "must be of type array, not string"),
     (steps(a=wait("b", "b"), b=wait()), "steps.a.needs", "must not name anything twice"),

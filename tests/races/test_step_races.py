@@ -10,11 +10,25 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from execution import advance, dispatch, engine, handoff, lifecycle, maintenance, queue
-from execution.models import Attempt, DeadLetter, Execution, News, StepRun
+from execution import (
+    advance,
+    cancellation,
+    children,
+    dispatch,
+    engine,
+    handoff,
+    lifecycle,
+    maintenance,
+    queue,
+    workflows,
+)
+from execution.models import Attempt, DeadLetter, Execution, News, StepRun, Workflow
 from execution.plans import plan_by_id
 from execution.queue import Claim
 from execution.states import AttemptState, StepState
+from execution.steps import workflow as call
+from scheduling_project.common.errors import DomainError
+from tests import factories
 from tests.execution import flow
 
 pytestmark = [
@@ -301,3 +315,61 @@ def test_news_are_taken_by_one_of_several_consumers(race: Race) -> None:
     taken = [subject for subjects in race(*[consume] * 3) for subject in subjects]
     assert sorted(taken, key=int) == [str(number) for number in range(40)]
     assert connections["engine"].alias == "engine"
+
+
+def test_a_child_is_started_or_its_caller_cancelled_but_never_a_child_left_behind(race: Race) -> None:
+    factories.make_workflow("called", {"steps": {"work": flow.http()}})
+    for number in ROUNDS:
+        execution = flow.begin({"call": {"workflow": "called"}})
+        held = flow.held(execution, "call")
+        plan = plan_by_id(held.version_id)
+        start = call.perform(held, plan.steps["call"], {"name": "called"})
+        deeds = [lambda: call.hand_over(held, start), lambda: cancel(execution)]  # noqa: B023
+        race(*(deeds if number % 2 else reversed(deeds)))
+        assert flow.fresh(execution).state == "cancelled"
+        assert not Execution.objects.filter(source_kind="child", finished_at=None).exists()
+        assert not Attempt.objects.filter(state="running").exists()
+
+
+def cancel(execution: Execution) -> bool:
+    with engine.transaction():
+        return cancellation.cancel(execution.pk, reason="x")
+
+
+def test_the_end_of_a_child_settles_its_step_once(race: Race) -> None:
+    factories.make_workflow("called", {"steps": {"work": flow.http()}})
+    for number in ROUNDS:
+        execution = flow.begin({"call": {"workflow": "called"}, "end": flow.http("call")})
+        held = flow.held(execution, "call")
+        plan = plan_by_id(held.version_id)
+        assert call.hand_over(held, call.perform(held, plan.steps["call"], {"name": "called"}))
+        flow.succeed(Execution.objects.get(pk=held.token), "work")
+        others = [lambda: cancel(execution)] if number % 3 == 0 else []  # noqa: B023
+        taken = race(children.settle_ended, children.settle_ended, *others)
+        assert sum(taken[:2]) == 1
+        assert not News.objects.filter(topic="child").exists()
+        end = flow.step(execution, "end")
+        expected = {("queued", 0), ("cancelled", 0), ("cancelled", 1)} if others else {("queued", 0)}
+        assert (end.state, end.needs_open) in expected
+
+
+def test_a_workflow_is_deleted_or_called_but_not_both(race: Race) -> None:
+    def attempt(deed: Callable[[], Any]) -> bool:
+        try:
+            deed()
+        except DomainError:
+            return False
+        return True
+
+    for _ in ROUNDS:
+        called = workflows.create("called", factories.ONE_STEP, actor="ada")
+        caller = workflows.create("caller", factories.ONE_STEP, actor="ada")
+        definition = {"steps": {"call": {"workflow": "called"}}}
+        done = race(
+            lambda: attempt(lambda: workflows.publish(caller, definition, actor="ada")),  # noqa: B023
+            lambda: attempt(lambda: workflows.delete(called, actor="ada")),  # noqa: B023
+        )
+        assert sorted(done) == [False, True]
+        for made in (caller, called):
+            if Workflow.objects.filter(pk=made.pk).exists():
+                workflows.delete(made, actor="ada")

@@ -141,9 +141,16 @@ class StepRunSerializer(StrictSerializer):
 class StepRunDetailSerializer(StepRunSerializer):
     """A step with its output, its attempts and the retry policy in force."""
 
+    child = serializers.SerializerMethodField(help_text="The latest execution that a step of kind workflow started.")
     output = serializers.SerializerMethodField()
     retry_policy = serializers.SerializerMethodField(help_text="In force, and where it comes from (`origin`).")
     attempts = AttemptSerializer(many=True, **READ)
+
+    @extend_schema_field({"type": ["string", "null"], "format": "uuid"})
+    def get_child(self, run: StepRun) -> str | None:
+        kept = [attempt.progress for attempt in run.attempts.all() if attempt.progress is not None]
+        found = [progress["child"] for progress in kept if "child" in progress]
+        return found[-1] if found and run.kind == "workflow" else None
 
     @extend_schema_field({})
     def get_output(self, run: StepRun) -> Any:
