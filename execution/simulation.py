@@ -305,7 +305,11 @@ class _Simulation:
             if run.level == len(levels):
                 self._finish(run, now)
                 return
-            wanted = [stage for stage in levels[run.level] if stage.share >= 1 or self._draw(1_000_000) < stage.share * 1_000_000]
+            wanted = [
+                stage
+                for stage in levels[run.level]
+                if stage.share >= 1 or self._draw(1_000_000) < stage.share * 1_000_000
+            ]
             run.open = sum(stage.width for stage in wanted)
             if run.open:
                 break

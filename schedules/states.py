@@ -76,3 +76,11 @@ class BackfillOrder(models.TextChoices):
 
     OLDEST = "oldest", "Oldest first"
     NEWEST = "newest", "Newest first"
+
+
+class ChangeState(models.TextChoices):
+    """What became of a proposal of the optimiser. Advice that only people can follow stays `proposed`."""
+
+    PROPOSED = "proposed", "Proposed"
+    APPLIED = "applied", "Applied"
+    REVERTED = "reverted", "Reverted"

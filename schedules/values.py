@@ -15,6 +15,7 @@ from execution.models import Workflow
 from schedules import occurrences
 from schedules.models import Schedule
 from schedules.models.calendar import Calendar
+from schedules.placement import placement_of
 from schedules.specs import calendar_names
 from schedules.states import CatchUpPolicy, OverlapPolicy
 from scheduling_project.common.errors import InvalidInput
@@ -145,6 +146,12 @@ def _object(value: Any, using: str) -> dict[str, Any]:
     return value
 
 
+def _metadata(value: Any, using: str) -> dict[str, Any]:
+    metadata = _object(value, using)
+    placement_of(metadata)
+    return metadata
+
+
 def _labels(value: Any, using: str) -> dict[str, str]:
     labels = _object(value, using)
     if not all(isinstance(key, str) and isinstance(text, str) for key, text in labels.items()):
@@ -209,7 +216,7 @@ CHECKS: Mapping[str, Callable[[Any, str], Any]] = {
     "description": _text(10_000),
     "owner": _text(200),
     "labels": _labels,
-    "metadata": _object,
+    "metadata": _metadata,
     "workflow": _workflow,
     "input": _data,
     "priority": _priority,

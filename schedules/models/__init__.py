@@ -3,7 +3,18 @@
 from schedules.models.backfill import Backfill, BackfillFire
 from schedules.models.calendar import Calendar
 from schedules.models.ledger import ScheduleFire
+from schedules.models.optimization import OptimizationChange, OptimizationReport
 from schedules.models.schedule import Schedule, ScheduleVersion
 from schedules.models.switch import FiringSwitch
 
-__all__ = ["Backfill", "BackfillFire", "Calendar", "FiringSwitch", "Schedule", "ScheduleFire", "ScheduleVersion"]
+__all__ = [
+    "Backfill",
+    "BackfillFire",
+    "Calendar",
+    "FiringSwitch",
+    "OptimizationChange",
+    "OptimizationReport",
+    "Schedule",
+    "ScheduleFire",
+    "ScheduleVersion",
+]
