@@ -80,7 +80,8 @@ class InstantField(serializers.DateTimeField):
         return instant
 
 
-@extend_schema_field({})
+# Named, since "anything or null" as two alternatives would refuse null, which fits both.
+@extend_schema_field({"type": ["object", "array", "string", "number", "boolean"]})
 class AnyField(serializers.JSONField):
     """Any JSON value."""
 

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import django_filters
 from django.db.models import QuerySet
-from django_filters.rest_framework import FilterSet
 
 from execution.api.filters import by_label, by_workflow
+from scheduling_project.common.filters import StrictFilterSet, flag
 from triggers.states import ActivationState, DeliveryOutcome, EndpointState
 
 
@@ -30,30 +30,30 @@ def by_type(queryset: QuerySet[Any], name: str, value: str) -> QuerySet[Any]:
     return queryset.filter(type__startswith=value[:-1]) if value.endswith("*") else queryset.filter(type=value)
 
 
-class TriggerFilter(FilterSet):  # type: ignore[misc]
+class TriggerFilter(StrictFilterSet):
     name = django_filters.CharFilter(max_length=200)
     search = django_filters.CharFilter(field_name="name", lookup_expr="icontains", max_length=200)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
     workflow = django_filters.CharFilter(method=by_workflow, max_length=200, label="Id or name.")
     endpoint = django_filters.CharFilter(method=by_endpoint, max_length=100, label="Id or slug.")
-    enabled = django_filters.BooleanFilter()
+    enabled = flag("enabled")
 
 
-class WebhookFilter(FilterSet):  # type: ignore[misc]
+class WebhookFilter(StrictFilterSet):
     slug = django_filters.CharFilter(max_length=100)
     state = _ChoicesFilter(choices=EndpointState.choices)
     scheme = django_filters.CharFilter(max_length=20)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")
 
 
-class DeliveryFilter(FilterSet):  # type: ignore[misc]
+class DeliveryFilter(StrictFilterSet):
     outcome = _ChoicesFilter(choices=DeliveryOutcome.choices)
     event = django_filters.UUIDFilter(field_name="event_id")
     received_after = django_filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="gte")
     received_before = django_filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="lt")
 
 
-class EventFilter(FilterSet):  # type: ignore[misc]
+class EventFilter(StrictFilterSet):
     type = django_filters.CharFilter(method=by_type, max_length=200, label="Exact, or a prefix that ends in *.")
     source = django_filters.CharFilter(max_length=500)
     subject = django_filters.CharFilter(max_length=500)
@@ -64,7 +64,7 @@ class EventFilter(FilterSet):  # type: ignore[misc]
     received_before = django_filters.IsoDateTimeFilter(field_name="received_at", lookup_expr="lt")
 
 
-class ActivationFilter(FilterSet):  # type: ignore[misc]
+class ActivationFilter(StrictFilterSet):
     state = _ChoicesFilter(choices=ActivationState.choices)
     trigger = django_filters.UUIDFilter(field_name="trigger_id")
     event = django_filters.UUIDFilter(field_name="event_id")

@@ -45,7 +45,9 @@ def texts(**options: Any) -> serializers.ListField:
 
 @extend_schema_field(
     {
-        "oneOf": [{"type": "string", "minLength": 1, "maxLength": 100}, {"type": "null"}],
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 100,
         "description": "Slug or id of a webhook endpoint; answered as its id.",
     }
 )
