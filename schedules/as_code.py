@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,7 @@ def apply(
     actor: str,
     prune: bool = False,
     dry_run: bool = False,
+    progress: Callable[[], object] | None = None,
     using: str = "default",
 ) -> Applied:
     """Make schedules what the documents say: all of them or, with one wrong value, none.
@@ -76,6 +77,7 @@ def apply(
 
     Args:
         prune: delete schedules with that label that no document names.
+        progress: called once per document.
 
     Raises:
         InvalidInput: with fields under ``schedules.<index>``, for all documents at once.
@@ -87,6 +89,8 @@ def apply(
         with transaction.atomic(using=using):
             for index, document in enumerate(documents):
                 path = f"schedules.{index}"
+                if progress is not None:
+                    progress()
                 if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
                     problems[path] = ["must be an object with a name"]
                     continue

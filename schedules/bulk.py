@@ -18,6 +18,9 @@ from scheduling_project.common.errors import DomainError, InvalidInput
 #: Schedules in one deed: they stay locked until the last one is done.
 MOST = 10_000
 
+#: Called once per schedule.
+Progress = Callable[[], object] | None
+
 
 @dataclass(slots=True)
 class Bulk:
@@ -39,7 +42,13 @@ class BulkRefused(DomainError):
 
 
 def pause(
-    schedules: QuerySet[Schedule], *, actor: str, note: str = "", dry_run: bool = False, using: str = "default"
+    schedules: QuerySet[Schedule],
+    *,
+    actor: str,
+    note: str = "",
+    dry_run: bool = False,
+    progress: Progress = None,
+    using: str = "default",
 ) -> Bulk:
     """Pause those that are not paused."""
 
@@ -49,7 +58,7 @@ def pause(
         lifecycle.pause(schedule.pk, actor=actor, note=note, using=using)
         return True
 
-    return _each("pause", schedules, deed, dry_run=dry_run, using=using)
+    return _each("pause", schedules, deed, dry_run=dry_run, progress=progress, using=using)
 
 
 def resume(
@@ -59,6 +68,7 @@ def resume(
     missed: str = OnResume.SKIP,
     note: str = "",
     dry_run: bool = False,
+    progress: Progress = None,
     using: str = "default",
 ) -> Bulk:
     """Resume those that are paused and have something left to fire."""
@@ -69,11 +79,17 @@ def resume(
         lifecycle.resume(schedule.pk, actor=actor, missed=missed, note=note, using=using)
         return True
 
-    return _each("resume", schedules, deed, dry_run=dry_run, using=using)
+    return _each("resume", schedules, deed, dry_run=dry_run, progress=progress, using=using)
 
 
 def delete(
-    schedules: QuerySet[Schedule], *, actor: str, note: str = "", dry_run: bool = False, using: str = "default"
+    schedules: QuerySet[Schedule],
+    *,
+    actor: str,
+    note: str = "",
+    dry_run: bool = False,
+    progress: Progress = None,
+    using: str = "default",
 ) -> Bulk:
     """Delete all of them."""
 
@@ -81,7 +97,7 @@ def delete(
         lifecycle.delete(schedule.pk, actor=actor, note=note, using=using)
         return True
 
-    return _each("delete", schedules, deed, dry_run=dry_run, using=using)
+    return _each("delete", schedules, deed, dry_run=dry_run, progress=progress, using=using)
 
 
 def update(
@@ -91,6 +107,7 @@ def update(
     actor: str,
     note: str = "",
     dry_run: bool = False,
+    progress: Progress = None,
     using: str = "default",
 ) -> Bulk:
     """Give all of them the same values.
@@ -107,7 +124,7 @@ def update(
         before = schedule.revision
         return lifecycle.update(schedule.pk, changes, actor=actor, note=note, using=using).revision != before
 
-    return _each("update", schedules, deed, dry_run=dry_run, using=using)
+    return _each("update", schedules, deed, dry_run=dry_run, progress=progress, using=using)
 
 
 class _DryRun(Exception):
@@ -115,7 +132,13 @@ class _DryRun(Exception):
 
 
 def _each(
-    name: str, schedules: QuerySet[Schedule], deed: Callable[[Schedule], bool], *, dry_run: bool, using: str
+    name: str,
+    schedules: QuerySet[Schedule],
+    deed: Callable[[Schedule], bool],
+    *,
+    dry_run: bool,
+    progress: Progress,
+    using: str,
 ) -> Bulk:
     """Do the deed to each, in the order of ids, under locks taken beforehand: two of these cannot lock each other up.
 
@@ -129,6 +152,8 @@ def _each(
         with transaction.atomic(using=using):
             claims.lock(ids, using=using)
             for schedule in Schedule.objects.using(using).filter(pk__in=ids).order_by("pk"):
+                if progress is not None:
+                    progress()
                 try:
                     with transaction.atomic(using=using):
                         done = deed(schedule)

@@ -11,12 +11,12 @@ from uuid import UUID
 
 from django.db.models import Count, Min, Q, Sum
 
-from execution import audit, engine
+from execution import engine
 from execution.models import Execution
-from schedules import claims
-from schedules.models import FiringSwitch, Schedule, ScheduleFire
+from schedules import claims, switch
+from schedules.models import Schedule, ScheduleFire
 from schedules.states import FireOutcome, PauseKind
-from scheduling_project.common.errors import Conflict, InvalidInput
+from scheduling_project.common.errors import InvalidInput
 
 LATE_SECONDS: Final = 10
 
@@ -120,36 +120,6 @@ def stats(now: datetime) -> dict[str, Any]:
         "by_state": by_state,
         "overdue": counted["overdue"],
         "next_fire_at": counted["next_fire_at"],
-        "firing_stopped": switch().stopped_at is not None,
+        "firing_stopped": switch.state().stopped_at is not None,
         "last_day": {"instants": outcomes_since(since), "executions": executions},
     }
-
-
-def switch() -> FiringSwitch:
-    """The row that stops all firing; without one everything fires."""
-    return FiringSwitch.objects.filter(pk=1).first() or FiringSwitch()
-
-
-def turn_switch(*, stopped: bool, actor: str, note: str = "", now: datetime) -> FiringSwitch:
-    """Stop or start all firing. Watermarks keep the debt.
-
-    Raises:
-        Conflict: it is in this position already.
-    """
-    with engine.transaction(using="default") as alias:
-        row, _ = FiringSwitch.objects.using(alias).select_for_update().get_or_create(pk=1)
-        if (row.stopped_at is not None) == stopped:
-            raise Conflict("All firing is stopped already." if stopped else "Firing is not stopped.")
-        row.stopped_at = now if stopped else None
-        row.stopped_by = actor[:200] if stopped else ""
-        row.note = note[:500] if stopped else ""
-        row.save()
-        audit.record(
-            actor=actor,
-            action="firing.stop" if stopped else "firing.start",
-            subject_kind="firing",
-            subject_id="1",
-            note=note,
-            using=alias,
-        )
-    return row

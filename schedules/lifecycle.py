@@ -19,7 +19,7 @@ from django.db.models import Max
 from execution import audit, creation
 from execution.creation import Source
 from execution.models import Execution
-from schedules import claims, due, firing, periodic_tasks, values, versions
+from schedules import claims, conflict_facts, due, firing, periodic_tasks, values, versions
 from schedules.claims import SOURCE_KIND
 from schedules.models import Schedule, ScheduleVersion
 from schedules.states import OnResume, PauseKind
@@ -48,6 +48,7 @@ def create(
     Raises:
         InvalidInput: with a rule per field.
         Conflict: the name or external id is taken.
+        ConflictsRefused: its `on_conflict` refuses what it would be.
     """
     missing = {name: ["is required"] for name in ("name", "workflow", "spec") if given.get(name) is None}
     if missing:
@@ -66,6 +67,7 @@ def create(
         schedule.save(using=using, force_insert=True)
         _add_version(schedule, spec, instant, actor=actor, using=using)
         _set_wake(schedule, instant, using=using)
+        conflict_facts.refuse(schedule, now=instant, using=using)
         periodic_tasks.keep([schedule], using=using)
         changes = audit.difference({}, values.snapshot(schedule))
         _audit(schedule, "create", actor, changes=changes, note=note, using=using)
@@ -87,7 +89,7 @@ def update(
     A schedule that had nothing left to fire goes on when the change gives it something.
 
     Raises:
-        NotFound, InvalidInput, Conflict: as for `create`.
+        NotFound, InvalidInput, Conflict, ConflictsRefused: as for `create`.
         StaleVersion: `revision` is not the present one.
     """
     with _unique(), transaction.atomic(using=using):
@@ -112,6 +114,8 @@ def update(
         _revive(schedule, instant, using=using)
         if schedule.enabled:
             _set_wake(schedule, instant, using=using)
+        if spec is not None or not differing.keys() <= COSMETIC:
+            conflict_facts.refuse(schedule, now=instant, using=using)
         periodic_tasks.keep([schedule], using=using)
         changes_made = audit.difference(before, values.snapshot(schedule))
         _audit(schedule, "update", actor, changes=changes_made, note=note, using=using)
@@ -284,7 +288,9 @@ def clone(
     return create(actor=actor, note=f"Cloned from {source.name}.", now=now, using=using, **given)
 
 
-def upsert(*, actor: str, now: datetime | None = None, using: str = "default", **given: Any) -> tuple[Schedule, bool]:
+def upsert(
+    *, actor: str, note: str = "", now: datetime | None = None, using: str = "default", **given: Any
+) -> tuple[Schedule, bool]:
     """Create the schedule, or make the one with the same `external_id` (else `name`) what is given. Idempotent.
 
     Returns the schedule and whether it was created. `enabled` is only heeded where it is given.
@@ -300,14 +306,14 @@ def upsert(*, actor: str, now: datetime | None = None, using: str = "default", *
         if present is not None:
             changes = {name: value for name, value in given.items() if name != "enabled"}
             with transaction.atomic(using=using):
-                schedule = update(present.pk, changes, actor=actor, now=now, using=using)
+                schedule = update(present.pk, changes, actor=actor, note=note, now=now, using=using)
                 if given.get("enabled") is False and schedule.enabled:
-                    schedule = pause(schedule.pk, actor=actor, now=now, using=using)
+                    schedule = pause(schedule.pk, actor=actor, note=note, now=now, using=using)
                 elif given.get("enabled") is True and schedule.pause_kind == PauseKind.MANUAL:
-                    schedule = resume(schedule.pk, actor=actor, now=now, using=using)
+                    schedule = resume(schedule.pk, actor=actor, note=note, now=now, using=using)
             return schedule, False
         try:
-            return create(actor=actor, now=now, using=using, **given), True
+            return create(actor=actor, note=note, now=now, using=using, **given), True
         except Conflict:
             # Race: another upsert of the same key came first. Its row is seen on the second try.
             if attempt or not Schedule.objects.using(using).filter(**{key: given[key]}).exists():

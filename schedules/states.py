@@ -84,3 +84,31 @@ class ChangeState(models.TextChoices):
     PROPOSED = "proposed", "Proposed"
     APPLIED = "applied", "Applied"
     REVERTED = "reverted", "Reverted"
+
+
+class ConflictCode(models.TextChoices):
+    """What can be wrong between schedules, or with one of them."""
+
+    DUPLICATE = "duplicate", "The same timing and the same workflow"
+    OVERLAPPING_RUNS = "overlapping_runs", "Runs take longer than the time to the next"
+    QUEUE_FULL = "queue_full", "More runs at once than the workers of a queue take"
+    POOL_FULL = "pool_full", "More units at once than a pool has"
+    EXCLUSIVE = "exclusive", "A resource for one is wanted by several at once"
+    BLACKOUT = "blackout", "Instants fall into a blackout"
+    NEVER_FIRES = "never_fires", "It never fires"
+
+
+class ConflictSeverity(models.TextChoices):
+    """How much a conflict matters: an error where the schedule says that such a conflict is to be refused."""
+
+    NOTICE = "notice", "Notice"
+    WARNING = "warning", "Warning"
+    ERROR = "error", "Error"
+
+
+class OnConflict(models.TextChoices):
+    """What a schedule wants done about conflicts when it is saved."""
+
+    IGNORE = "ignore", "Say nothing"
+    WARN = "warn", "Warn"
+    REJECT = "reject", "Refuse to save"

@@ -17,7 +17,7 @@ from schedules.models import Schedule
 from schedules.models.calendar import Calendar
 from schedules.placement import placement_of
 from schedules.specs import calendar_names
-from schedules.states import CatchUpPolicy, OverlapPolicy
+from schedules.states import CatchUpPolicy, ConflictCode, OnConflict, OverlapPolicy
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.json_values import too_deep
 
@@ -41,6 +41,7 @@ FIELDS = (
     "catch_up_window",
     "max_executions",
     "pause_on_failure",
+    "on_conflict",
 )
 LARGEST = 2**31 - 1
 
@@ -210,6 +211,21 @@ def _priority(value: Any, using: str) -> int:
     return priority.parse(value)
 
 
+def _on_conflict(value: Any, using: str) -> Any:
+    """One of `OnConflict`, or an object of these by `ConflictCode`, and `default` for the others."""
+    if isinstance(value, str) and value in OnConflict.values:
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"must be one of {', '.join(OnConflict.values)}, or an object of these by kind of conflict")
+    kinds = [*ConflictCode.values, "default"]
+    for kind, wanted in value.items():
+        if kind not in kinds:
+            raise ValueError(f"{kind!r:.60} is not a kind of conflict; there are {', '.join(kinds)}")
+        if wanted not in OnConflict.values:
+            raise ValueError(f"{kind} must be one of {', '.join(OnConflict.values)}")
+    return dict(value)
+
+
 CHECKS: Mapping[str, Callable[[Any, str], Any]] = {
     "name": _text(200, least=1),
     "external_id": _text(200, least=1, none=True),
@@ -229,6 +245,7 @@ CHECKS: Mapping[str, Callable[[Any, str], Any]] = {
     "catch_up_window": _number(0),
     "max_executions": _number(1),
     "pause_on_failure": _number(1),
+    "on_conflict": _on_conflict,
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
@@ -13,7 +15,7 @@ from execution.admin import shown
 from execution.admin.base import Confirmation, JSONText, note_field
 from execution.models import Workflow
 from schedules.models import Schedule
-from schedules.states import CatchUpPolicy, OnResume, OverlapPolicy
+from schedules.states import CatchUpPolicy, OnConflict, OnResume, OverlapPolicy
 from scheduling_project.common.errors import DomainError, InvalidInput
 
 #: Fields of the form that are the model's own.
@@ -24,21 +26,64 @@ PLAIN: Final = (
     "priority",
     "overlap_policy",
     "catch_up",
+    "catch_up_window",
     "max_executions",
     "pause_on_failure",
+    "queue",
+    "timeout",
+    "retry_policy",
+    "concurrency_key",
+    "on_conflict",
     "description",
+    "owner",
+    "external_id",
+    "labels",
+    "metadata",
 )
+#: What an empty field means.
+EMPTY: Final[dict[str, Any]] = {"input": {}, "labels": {}, "metadata": {}, "external_id": None}
 
 
-def _number_field(label: str) -> forms.IntegerField:
+def _number_field(label: str, *, least: int = 1) -> forms.IntegerField:
     return forms.IntegerField(
-        label=label, required=False, min_value=1, widget=UnfoldAdminTextInputWidget(attrs={"type": "number"})
+        label=label, required=False, min_value=least, widget=UnfoldAdminTextInputWidget(attrs={"type": "number"})
     )
+
+
+def _text_field(label: str, most: int, help_text: str = "") -> forms.CharField:
+    return forms.CharField(
+        label=label, required=False, max_length=most, widget=UnfoldAdminTextInputWidget, help_text=help_text
+    )
+
+
+class OnConflictField(forms.CharField):
+    """One word for all conflicts, or a JSON object of words by kind."""
+
+    widget = UnfoldAdminTextInputWidget
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value) or OnConflict.WARN.value
+        return JSONText().to_python(text) if text.startswith("{") else text
+
+    def prepare_value(self, value: Any) -> Any:
+        return json.dumps(value) if isinstance(value, dict) else value
 
 
 class TriggerForm(Confirmation):
     input = JSONText(label="Input", required=False, help_text="Checked against the workflow's input schema.")
+    priority = forms.TypedChoiceField(
+        required=False,
+        choices=[("", "As the schedule says"), *((level, shown.priority_text(level)) for level in priority.LEVELS)],
+        coerce=int,
+        empty_value=None,
+        widget=UnfoldAdminSelectWidget,
+    )
     note = note_field()
+
+
+class CloneForm(Confirmation):
+    name = forms.CharField(label="Name of the new schedule", max_length=200, widget=UnfoldAdminTextInputWidget)
+    is_paused = forms.BooleanField(label="Paused at first", required=False)
 
 
 class PauseForm(Confirmation):
@@ -57,6 +102,7 @@ class PauseForm(Confirmation):
 
 
 class ResumeForm(Confirmation):
+    note = note_field()
     missed = forms.ChoiceField(
         label="What about the instants that the pause covered?",
         choices=OnResume.choices,
@@ -113,10 +159,31 @@ class ScheduleForm(Confirmation):
         initial=CatchUpPolicy.ALL,
         widget=UnfoldAdminSelectWidget,
     )
+    catch_up_window = _number_field("Seconds after which a late instant is missed (empty: a day)", least=0)
     max_executions = _number_field("Most executions, ever")
     pause_on_failure = _number_field("Pause after so many failures in a row")
+    queue = forms.ChoiceField(
+        required=False,
+        choices=lambda: [("", "As the workflow says"), *((name, name) for name in settings.WORKFLOW_QUEUES)],
+        widget=UnfoldAdminSelectWidget,
+    )
+    timeout = forms.FloatField(
+        label="Seconds an execution may take", required=False, min_value=0.001, widget=UnfoldAdminTextInputWidget
+    )
+    retry_policy = JSONText(label="Retry policy (JSON)", required=False, help_text="Instead of the workflow's.")
+    concurrency_key = _text_field("Concurrency key", 255, "Runs with one key wait for each other.")
+    on_conflict = OnConflictField(
+        label="On conflicts",
+        required=False,
+        help_text="warn, ignore or reject, or a JSON object of these by kind of conflict.",
+    )
+    owner = _text_field("Owner", 200)
+    external_id = _text_field("External id", 200, "Its name in another system.")
+    labels = JSONText(label="Labels (JSON)", required=False, help_text="Names and texts.")
+    metadata = JSONText(label="Metadata (JSON)", required=False)
     description = forms.CharField(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}))
     note = note_field("Note (kept in the audit trail)")
+    revision = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
@@ -132,7 +199,9 @@ class ScheduleForm(Confirmation):
         if expression := self.cleaned_data["cron_expression"]:
             timetable = {"kind": "cron", "expression": expression}
             values["spec"] = {"timezone": self.cleaned_data["timezone"] or "UTC", "timetables": [timetable]}
-        values["input"] = {} if values["input"] is None else values["input"]
+        for name, empty in EMPTY.items():
+            if values[name] in (None, ""):
+                values[name] = empty
         return values
 
 
@@ -150,6 +219,7 @@ def form_values(schedule: Schedule | None) -> dict[str, Any]:
     )
     return {
         **{name: getattr(schedule, name) for name in PLAIN},
+        "revision": schedule.revision,
         "cron_expression": only["expression"] if is_plain else "",
         "timezone": spec.get("timezone", "UTC"),
         "spec": None if is_plain else spec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -13,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
@@ -21,8 +22,9 @@ from execution.admin import shown
 from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, tell
 from execution.admin.workflows import history_of, listed_executions
 from execution.models import Execution
-from schedules import lifecycle, occurrences
+from schedules import conflict_facts, lifecycle, occurrences
 from schedules.admin.forms import (
+    CloneForm,
     DeleteForm,
     PauseForm,
     ResumeForm,
@@ -33,9 +35,10 @@ from schedules.admin.forms import (
 )
 from schedules.admin.ledger import execution_of, outcome_of, reason_of, span_of
 from schedules.claims import SOURCE_KIND
+from schedules.conflicts import ON_SAVE
 from schedules.models import Schedule, ScheduleFire
 from schedules.preview import Preview, preview
-from schedules.states import PauseKind
+from schedules.states import ConflictSeverity, OnConflict, PauseKind
 from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 
@@ -52,6 +55,14 @@ CHANGES: Final[Mapping[str, str]] = {
     "moved": "this local time does not exist that day: fires when the clock has jumped",
     "first pass": "this local time comes twice that day: the first",
     "second pass": "this local time comes twice that day: the second",
+}
+
+
+#: The state whose colour a conflict has.
+TONES: Final[Mapping[str, str]] = {
+    ConflictSeverity.NOTICE: "",
+    ConflictSeverity.WARNING: "retryable",
+    ConflictSeverity.ERROR: "failed",
 }
 
 
@@ -74,7 +85,9 @@ def described(spec: Mapping[str, Any], *, seed: str) -> str:
 
 
 def _trigger(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
-    started = lifecycle.trigger(schedule.pk, actor=actor, input=values.get("input"), note=values["note"])
+    started = lifecycle.trigger(
+        schedule.pk, actor=actor, input=values.get("input"), priority=values.get("priority"), note=values["note"]
+    )
     return Done("Started beside the timetable. This page follows it.", shown.page_of(started))
 
 
@@ -84,8 +97,14 @@ def _pause(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
 
 
 def _resume(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
-    lifecycle.resume(schedule.pk, actor=actor, missed=values["missed"])
+    lifecycle.resume(schedule.pk, actor=actor, missed=values["missed"], note=values["note"])
     return Done(f"{schedule.name} fires again.")
+
+
+def _clone(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
+    changes: dict[str, Any] = {"enabled": False} if values["is_paused"] else {}
+    copy = lifecycle.clone(schedule.pk, name=values["name"], actor=actor, **changes)
+    return Done(f"{copy.name} is like {schedule.name}.", shown.page_of(copy))
 
 
 def _delete(schedule: Schedule, values: Mapping[str, Any], actor: str) -> Done:
@@ -124,6 +143,16 @@ VERBS: Final = (
         many=True,
         explanation="Nothing fires from now on. What was due before still does.",
         available=lambda schedule: schedule.enabled,
+    ),
+    Verb[Schedule](
+        name="clone",
+        label="Clone",
+        icon="content_copy",
+        permission="schedules.add_schedule",
+        perform=_clone,
+        form=CloneForm,
+        initial=lambda schedule: {"name": f"{schedule.name[:190]} (copy)"},
+        explanation="A new schedule like this one. Its history starts anew.",
     ),
     Verb[Schedule](
         name="delete",
@@ -228,7 +257,10 @@ class ScheduleAdmin(ReadOnlyAdmin):
             except DomainError as error:
                 typed_cron = bool(form.cleaned_data.get("cron_expression"))
                 told = beside_what_was_typed(error, typed_cron=typed_cron)
-                tell(form, told) if told.fields else form.add_error(None, error.message)
+                if told.fields:
+                    tell(form, told)
+                else:
+                    form.add_error(None, error.message)
         context = {
             **self._page(request, f"Edit {schedule.name}" if schedule else "Add a schedule", schedule),
             "form": form,
@@ -247,8 +279,11 @@ class ScheduleAdmin(ReadOnlyAdmin):
             saved = lifecycle.create(actor=actor, note=note, **form.values())
             messages.success(request, f"{saved.name} is scheduled.")
         else:
-            saved = lifecycle.update(schedule.pk, form.values(), actor=actor, note=note)
+            revision = form.cleaned_data["revision"]
+            saved = lifecycle.update(schedule.pk, form.values(), actor=actor, revision=revision, note=note)
             messages.success(request, "Saved. What was due before now has fired as it was defined then.")
+        for warning in conflict_facts.warnings_of(saved):
+            messages.warning(request, warning["message"])
         return redirect(shown.page_of(saved))
 
     # ── The page of one ──────────────────────────────────────────────────────────────────────────────────────
@@ -268,6 +303,7 @@ class ScheduleAdmin(ReadOnlyAdmin):
             "spec": shown.json_text(schedule.version.spec if schedule.version else None),
             "input": shown.json_text(schedule.input),
             "tables": [
+                ("Conflicts", conflicts_of(schedule)),
                 (f"Next {NEXT}", next_table(seen, is_paused=not schedule.enabled)),
                 ("Latest executions", listed_executions(latest[:LATEST])),
                 ("Ledger", _ledger(schedule)),
@@ -286,6 +322,12 @@ class ScheduleAdmin(ReadOnlyAdmin):
             ("Pause after failures", schedule.pause_on_failure),
             ("Concurrency key", schedule.concurrency_key),
             ("External id", schedule.external_id),
+            ("Labels", ", ".join(f"{name}: {text}" for name, text in sorted(schedule.labels.items()))),
+            ("Timeout", schedule.timeout and shown.seconds_text(schedule.timeout)),
+            ("Retry policy", schedule.retry_policy and shown.json_text(schedule.retry_policy)),
+            ("Catch-up window", schedule.catch_up_window and shown.seconds_text(schedule.catch_up_window)),
+            ("On conflicts", "" if schedule.on_conflict == OnConflict.WARN else json.dumps(schedule.on_conflict)),
+            ("Metadata", shown.json_text(schedule.metadata) if schedule.metadata else ""),
         )
         return [
             ("State", self.state(schedule)),
@@ -338,6 +380,30 @@ def next_table(seen: Preview | None, *, is_paused: bool = False) -> Listed:
         table.more = "The schedule is paused: none of these fires until it is resumed."
     elif seen.skipped:
         table.more = f"{len(seen.skipped)} instants in between are kept from firing by calendars or blackouts."
+    return table
+
+
+def conflicts_of(schedule: Schedule) -> Listed:
+    """What gets in its way in the coming week. The page asks again and again, so it looks no further than a save."""
+    found = conflict_facts.of(schedule, bounds=ON_SAVE)
+    table = Listed(("Kind", "What", "First", "With"), empty="None in the next seven days.")
+    for finding in found.findings:
+        first = datetime.fromtimestamp(finding.instants[0], UTC) if finding.instants else None
+        others = format_html_join(
+            ", ",
+            '<a class="sp-link" href="{}">{}</a>',
+            ((shown.address(Schedule, key), name) for key, name in finding.others[:5]),
+        )
+        table.rows.append(
+            (
+                shown.badge(TONES[finding.severity], str(finding.code).replace("_", " ")),
+                finding.message,
+                shown.instant(first) if first else shown.NOTHING,
+                others or shown.NOTHING,
+            )
+        )
+    if found.truncated:
+        table.more = "There may be more: only the likeliest were compared. The API looks further."
     return table
 
 

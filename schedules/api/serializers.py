@@ -11,6 +11,7 @@ from execution.api.fields import PriorityField, QueueField, RetryPolicyField, Wo
 from execution.states import ExecutionState
 from schedules import occurrences
 from schedules.api import timing_fields
+from schedules.api.change_serializers import ConflictSerializer, OnConflictField
 from schedules.models import Schedule
 from schedules.states import CatchUpPolicy, FireOutcome, FireReason, OnResume, OverlapPolicy, PauseKind
 from scheduling_project.common.api import StrictSerializer
@@ -94,6 +95,9 @@ class ScheduleSerializer(TimingSerializer):
     max_executions = WholeNumberField(required=False, allow_null=True, min_value=1, max_value=LARGEST)
     pause_on_failure = WholeNumberField(
         required=False, allow_null=True, min_value=1, max_value=LARGEST, help_text="Failures in a row."
+    )
+    on_conflict = OnConflictField(
+        required=False, help_text="ignore, warn or reject conflicts: in one word, or per kind and default."
     )
     note = TextField(write_only=True, required=False, allow_blank=True, max_length=500)
 
@@ -347,32 +351,17 @@ class SwitchSerializer(StrictSerializer):
     stopped_by = serializers.CharField(**READ)
 
 
+class SavedScheduleSerializer(ScheduleSerializer):
+    """A schedule that has just been saved, with the conflicts that are worth a word."""
+
+    warnings = ConflictSerializer(many=True, **READ)
+
+
 class CloneSerializer(StrictSerializer):
-    """The name of the new schedule."""
+    """The name of the new schedule, and in what else it differs."""
 
     name = TextField(max_length=200)
-
-
-class ScheduleBulkSerializer(StrictSerializer):
-    """Which schedules, and what is to be done with them."""
-
-    action = serializers.ChoiceField(choices=["pause", "resume", "delete"])
-    ids = serializers.ListField(child=serializers.UUIDField(), required=False, max_length=1_000)
-    label = TextField(required=False, max_length=300, help_text="key:value")  # type: ignore[assignment]
-    workflow = WorkflowField(required=False)
-    note = TextField(required=False, allow_blank=True, max_length=500, default="")
-
-    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
-        if not {"ids", "label", "workflow"} & values.keys():
-            raise serializers.ValidationError("name some schedules: by ids, label or workflow")
-        return values
-
-
-class ScheduleBulkResultSerializer(StrictSerializer):
-    """What became of many schedules."""
-
-    done = serializers.ListField(child=serializers.UUIDField(), **READ)
-    refused = serializers.ListField(child=ObjectField(), **READ)
+    changes = ObjectField(required=False, default=dict, help_text="As in PATCH.")
 
 
 def shown_pause(schedule: Schedule) -> Mapping[str, Any] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -20,8 +20,9 @@ from execution.api.idempotent import idempotent
 from execution.api.serializers import AuditEntrySerializer, ExecutionSerializer, ExecutionSummarySerializer
 from execution.models import AuditEntry, Execution
 from execution.states import EXECUTION_TERMINAL
-from schedules import history, lifecycle
+from schedules import history, lifecycle, switch
 from schedules.api import timing_fields
+from schedules.api.change_views import NARROWING, ChangesMixin, domain_values, flat_errors
 from schedules.api.filters import ScheduleFilter
 from schedules.api.serializers import (
     CloneSerializer,
@@ -32,8 +33,7 @@ from schedules.api.serializers import (
     PreviewRequestSerializer,
     PreviewSerializer,
     ResumeSerializer,
-    ScheduleBulkResultSerializer,
-    ScheduleBulkSerializer,
+    SavedScheduleSerializer,
     ScheduleSerializer,
     ScheduleVersionSerializer,
     StatsSerializer,
@@ -46,13 +46,13 @@ from schedules.claims import SOURCE_KIND
 from schedules.forecast import forecast
 from schedules.models import Schedule, ScheduleVersion
 from schedules.preview import Preview, preview
-from schedules.states import CatchUpPolicy, FireOutcome, OverlapPolicy
+from schedules.states import CatchUpPolicy, FireOutcome, OnConflict, OverlapPolicy
 from schedules.values import pinned
 from scheduling_project.common import clock
-from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
-from scheduling_project.common.errors import DomainError, InvalidInput, NotFound
+from scheduling_project.common.api import RevisionMixin, expected_revision
+from scheduling_project.common.errors import InvalidInput, NotFound
 from scheduling_project.common.pagination import NewestFirstPagination
-from scheduling_project.common.permissions import ADD, DELETE, PAUSE, RUN, VIEW, require
+from scheduling_project.common.permissions import ADD, CHANGE, RUN, VIEW
 
 PAGE = {"type": "integer", "minimum": 1, "maximum": 500}
 
@@ -75,17 +75,21 @@ DEFAULTS: dict[str, Any] = {
     "catch_up_window": None,
     "max_executions": None,
     "pause_on_failure": None,
+    "on_conflict": OnConflict.WARN.value,
 }
 
 
-class ScheduleViewSet(RevisionMixin, ResourceViewSet):
+class ScheduleViewSet(RevisionMixin, ChangesMixin):
     """When workflows run."""
 
     action_verbs = {
         "trigger": RUN,
         "clone": ADD,
         "preview": VIEW,
+        "preview_change": VIEW,
         "bulk": VIEW,  # and then the verb of what it does
+        "upsert": CHANGE,  # and to add, as it may
+        "apply": CHANGE,  # and to add, and with prune to delete
         "switch": "schedules.pause_firingswitch",
     }
     queryset = Schedule.objects.select_related("workflow", "version")
@@ -98,27 +102,27 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         """All schedules, the newest first."""
         return self.page(self.filter_queryset(self.get_queryset()), ScheduleSerializer)
 
-    @extend_schema(request=ScheduleSerializer, responses={201: ScheduleSerializer})
+    @extend_schema(request=ScheduleSerializer, responses={201: SavedScheduleSerializer})
     @idempotent
     def create(self, request: Request) -> Response:
         """Make a schedule; it fires instants after now."""
         given = self.body(ScheduleSerializer)
-        with _flat_errors(given):
-            schedule = lifecycle.create(actor=self.actor, **_domain_values(given, None))
-        return self._answer(schedule.pk, status=201)
+        with flat_errors(given):
+            schedule = lifecycle.create(actor=self.actor, **domain_values(given, None))
+        return self._saved(schedule.pk, status=201)
 
     @extend_schema(responses=ScheduleSerializer)
     def retrieve(self, request: Request, id: str) -> Response:
         """One schedule."""
         return Response(ScheduleSerializer(self.get_object()).data)
 
-    @extend_schema(request=ScheduleSerializer, responses=ScheduleSerializer)
+    @extend_schema(request=ScheduleSerializer, responses=SavedScheduleSerializer)
     def update(self, request: Request, id: str) -> Response:
         """Replace a schedule: what is not named gets its default; `enabled` and `external_id` stay."""
         given = self.body(ScheduleSerializer)
         return self._change(self.get_object(), {**DEFAULTS, **given}, base=None)
 
-    @extend_schema(request=ScheduleSerializer, responses=ScheduleSerializer)
+    @extend_schema(request=ScheduleSerializer, responses=SavedScheduleSerializer)
     def partial_update(self, request: Request, id: str) -> Response:
         """Change some fields. What was due before now still fires as it was defined."""
         given = self.body(ScheduleSerializer, partial=True)
@@ -126,19 +130,13 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         return self._change(schedule, given, base=schedule.version.spec if schedule.version else None)
 
     def _change(self, schedule: Schedule, given: dict[str, Any], *, base: dict[str, Any] | None) -> Response:
-        changes = _domain_values(given, base)
-        enabled, note = changes.pop("enabled", None), changes.pop("note", "")
+        changes = domain_values(given, base)
+        note = changes.pop("note", "")
         if changes.get("spec", base) is None:
             raise InvalidInput(fields={"cron_expression": ["is required"]})
-        with _flat_errors(given), transaction.atomic():
-            updated = lifecycle.update(
-                schedule.pk, changes, actor=self.actor, revision=expected_revision(self.request), note=note
-            )
-            if enabled is True and not updated.enabled:
-                lifecycle.resume(schedule.pk, actor=self.actor, note=note)
-            elif enabled is False and updated.enabled:
-                lifecycle.pause(schedule.pk, actor=self.actor, note=note)
-        return self._answer(schedule.pk)
+        with flat_errors(given), transaction.atomic():
+            self._updated(schedule.pk, changes, revision=expected_revision(self.request), note=note)
+        return self._saved(schedule.pk)
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, id: str) -> Response:
@@ -175,32 +173,20 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         headers = {"Location": f"/api/executions/{started.pk}"}
         return Response(shown(execution, self), status=200 if known else 201, headers=headers)
 
-    @extend_schema(request=CloneSerializer, responses={201: ScheduleSerializer})
+    @extend_schema(request=CloneSerializer, responses={201: SavedScheduleSerializer})
     @action(detail=True, methods=["post"])
     @idempotent
     def clone(self, request: Request, id: str) -> Response:
-        """Make a new schedule like this one; its history starts anew."""
-        schedule = lifecycle.clone(self.get_object().pk, actor=self.actor, **self.body(CloneSerializer))
-        return self._answer(schedule.pk, status=201)
-
-    @extend_schema(request=ScheduleBulkSerializer, responses=ScheduleBulkResultSerializer)
-    @action(detail=False, methods=["post"], filterset_class=None)
-    def bulk(self, request: Request) -> Response:
-        """Pause, resume or delete many, each in a transaction of its own."""
-        values = self.body(ScheduleBulkSerializer)
-        require(request, f"schedules.{PAUSE if values['action'] != 'delete' else DELETE}_schedule")
-        done: list[UUID] = []
-        refused = []
-        verbs: dict[str, Any] = {"pause": lifecycle.pause, "resume": lifecycle.resume, "delete": lifecycle.delete}
-        verb = verbs[values["action"]]
-        for schedule_id in _selected(values)[:1_000]:
-            try:
-                verb(schedule_id, actor=self.actor, note=values["note"])
-            except DomainError as error:
-                refused.append({"id": str(schedule_id), "reason": str(error)})
-            else:
-                done.append(schedule_id)
-        return Response(ScheduleBulkResultSerializer({"done": done, "refused": refused}).data)
+        """Make a new schedule like this one, but for its name and `changes`; its history starts anew."""
+        source = self.get_object()
+        asked = self.body(CloneSerializer)
+        given = self._partial(asked["changes"], below="changes.")
+        values = domain_values(given, source.version.spec if source.version else None)
+        if repeated := {"name", "note"} & values.keys():
+            raise InvalidInput(fields={f"changes.{name}": ["cannot be given here"] for name in sorted(repeated)})
+        with flat_errors(given, below="changes.") if given else nullcontext():
+            copy = lifecycle.clone(source.pk, actor=self.actor, name=asked["name"], **values)
+        return self._saved(copy.pk, status=201)
 
     # ── What it did and will do ──
 
@@ -272,17 +258,14 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         given = self.body(PreviewRequestSerializer)
         after = given.pop("after", None) or clock.now()
         count = given.pop("count")
-        with _flat_errors(given):
+        with flat_errors(given):
             spec = pinned(timing_fields.spec_of(given, None) or {})
             return Response(_shown_preview(preview(spec, now=int(after.timestamp()), count=count)))
 
     @extend_schema(
         parameters=[
             ForecastQuerySerializer,
-            OpenApiParameter("workflow", str, description="Id or name."),
-            OpenApiParameter("search", str, description="A part of the name."),
-            OpenApiParameter("owner", str),
-            OpenApiParameter("label", str, description="key:value"),
+            *NARROWING,
         ],
         responses=ForecastSerializer,
     )
@@ -322,10 +305,11 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
     @action(detail=False, methods=["get", "put"], filterset_class=None, pagination_class=None)
     def switch(self, request: Request) -> Response:
         """Whether all firing is stopped; PUT stops or starts it."""
-        row = history.switch()
+        row = switch.state()
         if request.method == "PUT":
             values = self.body(SwitchSerializer)
-            row = history.turn_switch(**values, actor=self.actor, now=clock.now())
+            turn = switch.stop if values["stopped"] else switch.start
+            row = turn(actor=self.actor, note=values["note"])
         row.stopped = row.stopped_at is not None  # type: ignore[attr-defined]
         return Response(SwitchSerializer(row).data)
 
@@ -339,31 +323,6 @@ class ScheduleViewSet(RevisionMixin, ResourceViewSet):
         schedule = Schedule.objects.select_related("workflow", "version").get(pk=schedule_id)
         headers = {"Location": f"/api/schedules/{schedule_id}"} if status == 201 else None
         return Response(ScheduleSerializer(schedule).data, status=status, headers=headers)
-
-
-class _flat_errors:
-    """Problems of the spec, told under the names of the fields that were given."""
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.given = given
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, InvalidInput):
-            raise InvalidInput(error.message, fields=timing_fields.errors_of(error.fields, self.given)) from None
-
-
-def _domain_values(given: dict[str, Any], base: dict[str, Any] | None) -> dict[str, Any]:
-    """What `lifecycle` takes: the flat fields of time become the spec."""
-    values = {name: value for name, value in given.items() if name not in timing_fields.FIELDS}
-    spec = timing_fields.spec_of(given, base)
-    if spec is not None:
-        values["spec"] = spec
-    elif base is None:
-        values["spec"] = {}
-    return values
 
 
 def _id(text: str) -> UUID:
@@ -380,21 +339,9 @@ def _shown_preview(found: Preview) -> dict[str, Any]:
     return shown_all
 
 
-def _selected(values: dict[str, Any]) -> list[UUID]:
-    found: QuerySet[Schedule] = Schedule.objects.all()
-    if "ids" in values:
-        found = found.filter(pk__in=values["ids"])
-    if "workflow" in values:
-        found = found.filter(workflow=values["workflow"])
-    if "label" in values:
-        key, _, wanted = values["label"].partition(":")
-        found = found.filter(labels__contains={key: wanted}) if wanted else found.filter(labels__has_key=key)
-    return list(found.order_by("id").values_list("id", flat=True))
-
-
 def _status(schedule: Schedule) -> dict[str, Any]:
     now = clock.now()
-    stopped = history.switch().stopped_at is not None
+    stopped = switch.state().stopped_at is not None
     executions = Execution.objects.filter(source_kind=SOURCE_KIND, source_id=str(schedule.pk))
     latest = executions.order_by("-id").values("id", "state", "created_at", "finished_at").first()
     fires = history.history(schedule.pk, limit=1)

@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from execution import priority
 from execution.models import Workflow
-from schedules.states import CatchUpPolicy, OnResume, OverlapPolicy, PauseKind
+from schedules.states import CatchUpPolicy, OnConflict, OnResume, OverlapPolicy, PauseKind
 from scheduling_project.common.ids import uuid7
 
 
@@ -61,6 +61,11 @@ class Schedule(models.Model):
         blank=True,
         validators=[MinValueValidator(1)],
         help_text="Pause after so many failures in a row.",
+    )
+    on_conflict = models.JSONField(
+        default=OnConflict.WARN.value,
+        db_default=models.Value(OnConflict.WARN.value, models.JSONField()),
+        help_text="ignore, warn, reject, or an object of these by kind of conflict (and default).",
     )
 
     # Live state
@@ -115,6 +120,7 @@ class Schedule(models.Model):
         indexes = [
             models.Index(fields=["next_fire_at"], condition=Q(next_fire_at__isnull=False), name="schedule_next_fire"),
             models.Index(fields=["workflow", "name"], name="schedule_by_workflow"),
+            models.Index(fields=["concurrency_key"], condition=~Q(concurrency_key=""), name="schedule_by_key"),
         ]
 
     def __str__(self) -> str:
@@ -140,6 +146,12 @@ class ScheduleVersion(models.Model):
         ordering = ["schedule", "-number"]
         constraints = [
             models.UniqueConstraint(fields=["schedule", "number"], name="schedule_version_number"),
+        ]
+        indexes = [
+            # Who else says the same about time.
+            models.Index(
+                models.Func("spec", models.Value(0), function="jsonb_hash_extended"), name="schedule_version_by_spec"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from execution.models import AuditEntry, Execution
 from execution.states import ExecutionState
-from schedules import lifecycle, switch
+from schedules import lifecycle, shared_calendars, switch
 from schedules.admin.schedules import timing_of
 from schedules.models import Calendar, FiringSwitch, Schedule, ScheduleFire, ScheduleVersion
 from schedules.states import FireOutcome, FireReason, PauseKind
@@ -335,6 +335,110 @@ def test_a_calendar_is_added_and_edited_with_a_trail(root: Browser) -> None:
     assert wrong.status_code == 200
     assert "kind" in wrong.content.decode()
     assert Calendar.objects.count() == 1
+
+
+def test_a_calendar_is_checked_as_the_api_checks_it(root: Browser) -> None:
+    calendar = shared_calendars.create(actor="x", name="weekend", definition={"kind": "weekly", "days": ["sat"]})
+    user = make_schedule("user", {**BERLIN, "calendars": {"exclude": ["weekend"]}})
+    page = page_url(calendar)
+    typed = {"name": "weekend", "definition": '{"kind": "weekly", "days": ["sun"]}'}
+    assert 'name="read_revision" value="1"' in root.page(page).replace('value="1" name="read_revision"', "")
+    used = root.post(page, {**typed, "name": "other", "read_revision": "1"}).content.decode()
+    assert "used by schedule user" in used
+    root.post(page, {**typed, "read_revision": "1"})
+    stale = root.post(page, {**typed, "definition": '{"kind": "weekly", "days": ["mon"]}', "read_revision": "1"})
+    assert "changed by somebody else" in stale.content.decode()
+    calendar.refresh_from_db()
+    assert (calendar.revision, calendar.definition["days"]) == (2, ["sun"])
+    assert AuditEntry.objects.filter(action="calendar.update", actor="root").count() == 1
+    assert "1 schedules have it now" in told(root.choose(Calendar, "apply_to_schedules", [calendar]))[0]
+    user.refresh_from_db()
+    assert user.version.number == 2
+    refused = root.post(page.replace("change", "delete"), {"post": "yes"})
+    assert "used by schedule user" in told(refused)[-1]
+    assert "used by schedule user" in told(root.choose(Calendar, "delete_selected", [calendar], post="yes"))[-1]
+    lifecycle.delete(user.pk, actor="x")
+    root.post(page.replace("change", "delete"), {"post": "yes"})
+    assert not Calendar.objects.exists()
+    assert AuditEntry.objects.filter(action="calendar.delete", actor="root").count() == 1
+    second = shared_calendars.create(actor="x", name="b", definition={"kind": "weekly", "days": ["sat"]})
+    root.choose(Calendar, "delete_selected", [second], post="yes")
+    assert AuditEntry.objects.filter(action="calendar.delete", actor="root").count() == 2
+    taken = root.post(reverse("admin:schedules_calendar_add"), {"name": "", "definition": "{}"})
+    assert "required" in taken.content.decode()
+
+
+def test_a_calendar_that_a_schedule_cannot_take_says_so(root: Browser) -> None:
+    calendar = shared_calendars.create(actor="x", name="days", definition={"kind": "weekly", "days": ["sat"]})
+    user = make_schedule("user", {**BERLIN, "calendars": {"exclude": ["days"]}})
+    shared_calendars.update(calendar.pk, {"definition": {"kind": "weekly", "days": ["sun"]}}, actor="x")
+    make_schedule("twin", {**BERLIN, "calendars": {"exclude": ["days"]}}, workflow=user.workflow)
+    Schedule.objects.filter(pk=user.pk).update(on_conflict="reject")
+    assert "1 refused" in told(root.choose(Calendar, "apply_to_schedules", [calendar]))[0]
+
+
+# ── Conflicts, clones and all fields ─────────────────────────────────────────────────────────────────────────
+
+
+def test_conflicts_are_told_on_saving_and_on_the_page(root: Browser) -> None:
+    first = make_schedule("first")
+    typed = form(workflow=str(first.workflow_id), cron_expression="30 2 * * *", timezone="Europe/Berlin")
+    answer = root.post(reverse("admin:schedules_schedule_add"), typed)
+    assert any("the same timing" in message for message in told(answer))
+    page = root.page(page_url(first))
+    assert "duplicate" in page
+    assert "fresh" in page
+    refused = root.post(
+        reverse("admin:schedules_schedule_add"), {**typed, "name": "third", "on_conflict": '{"duplicate": "reject"}'}
+    )
+    assert "the same timing" in refused.content.decode()
+    assert Schedule.objects.count() == 2
+    assert root.post(reverse("admin:schedules_schedule_add"), {**typed, "on_conflict": "{"}).status_code == 400
+
+
+def test_a_schedule_is_cloned(root: Browser) -> None:
+    schedule = make_schedule()
+    root.do(schedule, "clone", name="paused copy", is_paused="on")
+    root.do(schedule, "clone", name="copy")
+    assert Schedule.objects.get(name="paused copy").enabled is False
+    assert Schedule.objects.get(name="copy").enabled is True
+    assert "is taken" in root.do(schedule, "clone", name="copy").content.decode()
+
+
+def test_every_field_can_be_edited_and_a_stale_form_is_refused(root: Browser) -> None:
+    schedule = make_schedule()
+    edit = reverse("admin:schedules_schedule_edit", args=[schedule.pk])
+    typed = form(
+        name="nightly",
+        workflow=str(schedule.workflow_id),
+        cron_expression="30 2 * * *",
+        timezone="Europe/Berlin",
+        queue="io",
+        timeout="90",
+        retry_policy='{"max_attempts": 2}',
+        concurrency_key="acme",
+        on_conflict='{"duplicate": "ignore"}',
+        owner="data",
+        external_id="crm-1",
+        labels='{"team": "data"}',
+        metadata='{"ticket": 1}',
+        catch_up_window="0",
+        revision="1",
+    )
+    assert told(root.post(edit, typed))[0].startswith("Saved.")
+    schedule.refresh_from_db()
+    assert (schedule.queue, schedule.timeout, schedule.retry_policy) == ("io", 90.0, {"max_attempts": 2})
+    assert (schedule.concurrency_key, schedule.on_conflict) == ("acme", {"duplicate": "ignore"})
+    assert (schedule.owner, schedule.external_id, schedule.labels) == ("data", "crm-1", {"team": "data"})
+    assert (schedule.metadata, schedule.catch_up_window) == ({"ticket": 1}, 0)
+    assert "{&quot;duplicate&quot;: &quot;ignore&quot;}" in root.page(edit)
+    assert "team: data" in root.page(page_url(schedule))
+    stale = root.post(edit, {**typed, "owner": "ops"})
+    assert "changed by somebody else" in stale.content.decode()
+    schedule.refresh_from_db()
+    assert schedule.owner == "data"
+    root.do(schedule, "run", input="{}", priority="0")
+    assert Execution.objects.get().priority == 0
 
 
 def test_all_firing_is_stopped_and_started_from_one_page(root: Browser) -> None:

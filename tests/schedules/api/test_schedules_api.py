@@ -40,6 +40,7 @@ def make(api: Api, **change: Any) -> Any:
 def test_the_flat_form_comes_back_as_it_was_given(api: Api, etl: Any) -> None:
     made = make(api)
     assert made | {"workflow": "etl"} | FLAT == made | {"workflow": "etl"}
+    assert made.pop("warnings") == []
     assert made["workflow"] == str(etl.pk)
     assert made["workflow_name"] == "etl"
     assert made["next_fire_at"] is not None
@@ -174,7 +175,8 @@ def test_an_etag_guards_against_changes_of_others(api: Api) -> None:
 def test_all_firing_can_be_stopped_and_started(api: Api) -> None:
     assert api.ok("get", "/api/schedules/switch")["stopped"] is False
     assert api.ok("put", "/api/schedules/switch", {"stopped": True, "note": "deploy"})["stopped_by"] == "ada"
-    api.refused("put", "/api/schedules/switch", {"stopped": True}, status=409)
+    again = api.ok("put", "/api/schedules/switch", {"stopped": True, "note": "still"})
+    assert (again["stopped"], again["note"]) == (True, "still")
     made = make(api)
     assert api.ok("get", f"/api/schedules/{made['id']}/status")["state"] == "stopped"
     assert api.ok("put", "/api/schedules/switch", {"stopped": False})["stopped_at"] is None
@@ -186,6 +188,12 @@ def test_many_at_once(api: Api) -> None:
     assert sorted(done) == sorted(ids)
     unknown = str(uuid4())
     assert api.ok("post", "/api/schedules/bulk", {"action": "resume", "ids": [ids[0], unknown]})["done"] == [ids[0]]
+    tried = api.ok("post", "/api/schedules/bulk", {"action": "delete", "search": "s", "dry_run": True})
+    assert ([row["name"] for row in tried["changed"]], tried["done"]) == (["s0", "s1", "s2"], [])
+    change = {"action": "update", "ids": ids, "changes": {"priority": "high", "cron_expression": "5 4 * * *"}}
+    assert len(api.ok("post", "/api/schedules/bulk", change)["done"]) == 3
+    assert len(api.ok("post", "/api/schedules/bulk", change)["unchanged"]) == 3
+    assert api.ok("get", f"/api/schedules/{ids[2]}")["cron_expression"] == "5 4 * * *"
     assert len(api.ok("post", "/api/schedules/bulk", {"action": "delete", "workflow": "etl"})["done"]) == 3
     api.refused("post", "/api/schedules/bulk", {"action": "delete"}, status=400, field="body")
 
@@ -289,7 +297,52 @@ def test_what_cannot_be_done_in_bulk_is_named(api: Api) -> None:
         enabled=False, paused_at=factories.now(), pause_kind="finished", max_executions=1, started_count=1
     )
     result = api.ok("post", "/api/schedules/bulk", {"action": "resume", "label": "x", "ids": [made["id"]]})
-    assert result["done"] == []
-    refused = api.ok("post", "/api/schedules/bulk", {"action": "resume", "ids": [made["id"]]})["refused"]
-    assert refused == [{"id": made["id"], "reason": "The schedule has nothing left to fire."}]
+    assert result["done"] == result["unchanged"] == []
+    result = api.ok("post", "/api/schedules/bulk", {"action": "resume", "ids": [made["id"]]})
+    assert result["unchanged"] == [{"id": made["id"], "name": "nightly"}]
+    pause = {"action": "pause", "ids": [made["id"]]}
+    assert api.ok("post", "/api/schedules/bulk", pause)["done"] == []
     assert api.ok("get", f"/api/schedules/{made['id']}/status")["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"action": "update", "search": "n"}, "changes"),
+        ({"action": "pause", "search": "n", "changes": {"priority": 1}}, "changes"),
+        ({"action": "update", "search": "n", "changes": {"priority": 77}}, "changes.priority"),
+        ({"action": "update", "search": "n", "changes": {"enabled": False}}, "changes.enabled"),
+        ({"action": "update", "search": "n", "changes": {"note": "x"}}, "changes.note"),
+        ({"action": "update", "search": "n", "changes": {"timezone": "Asia/Tokyo"}}, "changes.timezone"),
+        ({"action": "update", "search": "n", "changes": {"cron_expression": "x"}}, "changes.cron_expression"),
+        ({"action": "update", "search": "n", "changes": {"name": "same"}}, "changes.name"),
+        (
+            {"action": "update", "search": "n", "changes": {"interval": 5, "cron_expression": "x"}},
+            "changes.interval",
+        ),
+        ({"action": "explode", "search": "n"}, "action"),
+    ],
+)
+def test_what_cannot_be_the_same_for_many_is_named(api: Api, asked: dict[str, Any], field: str) -> None:
+    make(api)
+    before = api.ok("get", "/api/schedules")
+    api.refused("post", "/api/schedules/bulk", asked, status=400, field=field)
+    assert api.ok("get", "/api/schedules") == before
+
+
+def test_one_that_refuses_stops_the_change_of_all(api: Api) -> None:
+    strict = factories.make_workflow(
+        "strict", definition={"input": {"required": ["day"]}, "steps": {"s": {"task": "demo.tasks.noop"}}}
+    )
+    make(api)
+    make(api, name="strict", workflow=str(strict.pk), input={"day": 1})
+    Schedule.objects.update(labels={"x": "1"})
+    change = {"action": "update", "label": "x:1", "changes": {"input": {"n": 1}}}
+    problem = api.refused("post", "/api/schedules/bulk", change, status=409)
+    assert [row["name"] for row in problem["refused"]] == ["strict"]
+    tried = api.ok("post", "/api/schedules/bulk", change | {"dry_run": True})
+    assert ([row["name"] for row in tried["changed"]], [row["name"] for row in tried["refused"]]) == (
+        ["nightly"],
+        ["strict"],
+    )
+    assert not Schedule.objects.filter(input={"n": 1}).exists()
