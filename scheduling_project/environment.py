@@ -97,6 +97,11 @@ class Environment(BaseSettings):
     WORKFLOW_MAX_EVENT_DEPTH: int = Field(default=16, ge=1, le=1000)
     WORKFLOW_EVENTS_KEPT_DAYS: int = Field(default=30, ge=1, le=3650)
 
+    # Access: requests to the API per user or key (0: no limit), and failed logins per account and per address
+    API_REQUESTS_PER_MINUTE: int = Field(default=30_000, ge=0, le=100_000_000)
+    API_REQUESTS_BURST: int = Field(default=3_000, ge=1, le=1_000_000)
+    LOGIN_FAILURES_PER_MINUTE: int = Field(default=10, ge=0, le=10_000)
+
     # Schedules
     SCHEDULE_PERIODIC_TASK_MIRROR: bool = True
     SCHEDULE_CATCH_UP_WINDOW_SECONDS: int = Field(default=86_400, ge=0)

@@ -48,6 +48,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "scheduling_project.headers.content_policy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -159,6 +160,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["scheduling_project.common.permissions.MayDoIt"],
+    "DEFAULT_THROTTLE_CLASSES": ["scheduling_project.throttling.ApiRate"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["scheduling_project.common.parsers.StrictJSONParser"],
     "DEFAULT_METADATA_CLASS": None,
@@ -176,6 +178,7 @@ SIMPLE_JWT = {
     "ROTATE_REFRESH_TOKENS": True,
     "BLACKLIST_AFTER_ROTATION": True,
     "UPDATE_LAST_LOGIN": False,
+    "CHECK_REVOKE_TOKEN": True,  # another password ends all tokens
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Scheduling API",
@@ -285,6 +288,11 @@ HOUSEKEEPING_TASKS: dict[str, int] = {"triggers.flush": 1, "triggers.prune": 360
 SCHEDULE_PERIODIC_TASK_MIRROR = env.SCHEDULE_PERIODIC_TASK_MIRROR
 SCHEDULE_CATCH_UP_WINDOW_SECONDS = env.SCHEDULE_CATCH_UP_WINDOW_SECONDS
 SCHEDULE_CATCH_UP_LIMIT = env.SCHEDULE_CATCH_UP_LIMIT
+
+# ── Access ──
+API_REQUESTS_PER_MINUTE = env.API_REQUESTS_PER_MINUTE
+API_REQUESTS_BURST = env.API_REQUESTS_BURST
+LOGIN_FAILURES_PER_MINUTE = env.LOGIN_FAILURES_PER_MINUTE
 
 # ── Admin ──
 FLOWER_URL = env.FLOWER_URL or f"http://127.0.0.1:{env.FLOWER_PORT}/"

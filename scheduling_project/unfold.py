@@ -119,6 +119,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "schedule",
     "SITE_URL": None,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": own_icon}],
+    "LOGIN": {"form": "scheduling_project.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,

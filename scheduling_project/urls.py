@@ -7,15 +7,15 @@ from django.contrib.auth.decorators import login_required
 from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-from rest_framework_simplejwt.views import TokenBlacklistView, TokenObtainPairView, TokenRefreshView
+from rest_framework_simplejwt.views import TokenBlacklistView, TokenRefreshView
 
-from scheduling_project import health
+from scheduling_project import health, login
 from scheduling_project.common import problems
 
 urlpatterns = [
     re_path(r"^healthz/?$", health.healthz, name="healthz"),
     re_path(r"^readyz/?$", health.readyz, name="readyz"),
-    re_path(r"^api/token/?$", TokenObtainPairView.as_view(), name="token"),
+    re_path(r"^api/token/?$", login.TokenView.as_view(), name="token"),
     re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
     re_path(r"^api/token/blacklist/?$", TokenBlacklistView.as_view(), name="token-blacklist"),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
@@ -25,6 +25,7 @@ urlpatterns = [
     path("api/", include("triggers.api.urls")),
     re_path(r"^api(?:/[\s\S]*)?\Z", problems.unknown_route),
     path("", include("triggers.urls")),
+    path("admin/login/", login.admin_login),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

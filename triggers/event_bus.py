@@ -24,11 +24,11 @@ from scheduling_project.common import json_values
 from scheduling_project.common.errors import DomainError
 from scheduling_project.common.json_values import JSONProblem
 from scheduling_project.common.logs import get_logger
+from scheduling_project.common.rate_limits import client_of
 from triggers import cloudevents, ingest
 from triggers.arrivals import Arrival, Sender, dedup_key
 from triggers.cloudevents import Malformed
 from triggers.matching import type_fits
-from triggers.rate_limits import client_of
 
 log = get_logger(__name__)
 

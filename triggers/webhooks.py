@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError
 
+from scheduling_project.common import rate_limits
 from scheduling_project.common.errors import DomainError
 from scheduling_project.common.problems import RETRY_AFTER_SECONDS, problem
-from triggers import addresses, catalog, delivery_log, ingest, payloads, rate_limits, signatures
+from scheduling_project.common.rate_limits import Rate
+from triggers import addresses, catalog, delivery_log, ingest, payloads, signatures
 from triggers.arrivals import Arrival, Sender
 from triggers.auth import keys
 from triggers.catalog import Endpoint, Key
-from triggers.rate_limits import Rate
 from triggers.states import DeliveryOutcome, EndpointState, ResponseMode
 
 PAUSED_RETRY_SECONDS: Final = 60

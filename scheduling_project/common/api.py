@@ -105,6 +105,13 @@ class ResourceViewSet(GenericViewSet[Any]):
     subject: ClassVar[str] = ""
     serializer_class: Any = None
 
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Answers are for whoever asked: no cache may keep them. They tell what is left of the rate."""
+        response.headers.setdefault("Cache-Control", "no-store")
+        for name, value in getattr(request, "rate_headers", {}).items():
+            response.headers.setdefault(name, value)
+        return super().finalize_response(request, response, *args, **kwargs)
+
     @property
     def actor(self) -> str:
         """Who asks, for the audit trail."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -111,7 +112,7 @@ def _from_rest_framework(error: exceptions.APIException) -> tuple[dict[str, Any]
             headers["WWW-Authenticate"] = challenge
     wait = getattr(error, "wait", None)  # of Throttled, in seconds
     if wait is not None:
-        headers["Retry-After"] = str(max(1, round(wait)))
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     status = error.status_code
     if isinstance(error, exceptions.ValidationError):
         errors: dict[str, list[str]] = {}

@@ -137,8 +137,7 @@ def parts(count: int) -> dict[str, float]:
     """Milliseconds for recognising an API key and for one rate check, in this process."""
     from django.contrib.auth.models import User
 
-    from scheduling_project.common import clock
-    from triggers import rate_limits
+    from scheduling_project.common import clock, rate_limits
     from triggers.auth import keys
 
     user = User.objects.create_user("machine", is_superuser=True)

@@ -83,6 +83,11 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_MAX_EVENT_DEPTH": "How many events may follow from one another before the chain is cut.",
         "WORKFLOW_EVENTS_KEPT_DAYS": "Days for which events are kept.",
     },
+    "Access": {
+        "API_REQUESTS_PER_MINUTE": "Requests to the API per user or key and minute; 0 for no limit.",
+        "API_REQUESTS_BURST": "How many of them may come at once.",
+        "LOGIN_FAILURES_PER_MINUTE": "Failed logins per account and address; six times that per address; 0: no limit.",
+    },
 }
 
 SETTINGS_HEAD = """# Settings

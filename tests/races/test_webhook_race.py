@@ -13,12 +13,12 @@ import pytest
 from django.db import connections
 
 from execution.models import Execution, StepRun
-from scheduling_project.common import clock
+from scheduling_project.common import clock, rate_limits
+from scheduling_project.common.rate_limits import Rate
 from tests.factories import make_workflow
 from tests.triggers.conftest import deliver, make_endpoint
-from triggers import activation, catalog, delivery_log, ingest, lifecycle, rate_limits
+from triggers import activation, catalog, delivery_log, ingest, lifecycle
 from triggers.models import Activation, Event, PendingGroup, Trigger
-from triggers.rate_limits import Rate
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "engine"]), pytest.mark.race]
 

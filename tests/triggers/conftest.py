@@ -10,7 +10,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from triggers import catalog, delivery_log, endpoints, rate_limits, signatures
+from scheduling_project.common import rate_limits
+from triggers import catalog, delivery_log, endpoints, signatures
 from triggers.models import WebhookEndpoint
 
 

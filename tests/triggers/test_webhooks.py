@@ -12,10 +12,10 @@ from django.db import OperationalError
 from django.test import Client
 
 from execution.models import AuditEntry, Execution
-from scheduling_project.common import clock
+from scheduling_project.common import clock, rate_limits
 from tests.factories import make_workflow
 from tests.triggers.conftest import SECRET, deliver, make_endpoint
-from triggers import delivery_log, endpoints, ingest, inspection, lifecycle, rate_limits, signatures, webhooks
+from triggers import delivery_log, endpoints, ingest, inspection, lifecycle, signatures, webhooks
 from triggers.arrivals import instant_text
 from triggers.auth import keys
 from triggers.models import Activation, Delivery, Event, WebhookEndpoint

@@ -1,7 +1,7 @@
-"""Limits at the door, counted in Redis: exact under concurrency, one round trip, and quick to give up.
+"""Limits at the doors, counted in Redis: exact under concurrency, one round trip, and quick to give up.
 
 The Generic Cell Rate Algorithm (ITU-T I.371) in one Lua script, on Redis's own clock. A process that finds Redis
-away does not ask again for a second; the caller then does what its endpoint says (fail open or closed).
+away does not ask again for a second; the caller then decides whether to let people in or not.
 """
 
 from __future__ import annotations
@@ -25,20 +25,27 @@ SOCKET_TIMEOUT: Final = 0.5  # seconds; a limiter that is slower than this is wo
 PAUSE_AFTER_FAILURE: Final = 1.0
 
 # KEYS[1]: where the theoretical arrival time stands, in microseconds. ARGV: microseconds per unit, microseconds of
-# burst, units asked for (0: only look). Answer: allowed (1 or 0), microseconds until one unit is free again.
+# burst, units asked for (0: only look; fewer: give back). Answer: allowed (1 or 0), microseconds until one unit is
+# free again, units that are left, microseconds until all are.
 _GCRA: Final = """
 local now = redis.call('TIME')
 now = now[1] * 1000000 + now[2]
 local each, burst, units = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local arrival = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now)
+local function left() return math.max(0, math.floor((burst - (arrival - now)) / each)) end
+if units < 0 then
+    arrival = math.max(arrival + units * each, now)
+    redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000) + 1)
+    return {1, 0, left(), arrival - now}
+end
 local wanted = math.max(units, 1) * each
 local wait = arrival + wanted - burst - now
-if wait > 0 then return {0, wait} end
+if wait > 0 then return {0, wait, left(), arrival - now} end
 if units > 0 then
-    local left = math.ceil((arrival + wanted - now) / 1000)
-    redis.call('SET', KEYS[1], string.format('%.0f', arrival + wanted), 'PX', left)
+    arrival = arrival + wanted
+    redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', math.ceil((arrival - now) / 1000))
 end
-return {1, 0}
+return {1, 0, left(), arrival - now}
 """
 
 
@@ -58,10 +65,13 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether there is room, and if not, in how many seconds there will be."""
+    """Whether there is room, and if not, in how many seconds there will be; how many units are left, and in how many
+    seconds all of them are again."""
 
     allowed: bool
     retry_after: float = 0.0
+    left: int = 0
+    full_after: float = 0.0
 
 
 class RedisAway(Exception):
@@ -75,7 +85,7 @@ _away_until = 0.0
 
 
 def take(name: str, rate: Rate, *, units: int = 1) -> Answer:
-    """Take `units` of a rate; with 0, only look whether one would be allowed.
+    """Take `units` of a rate; with 0, only look whether one would be allowed; with fewer, give them back.
 
     Raises:
         RedisAway: Redis does not answer, or did not a moment ago.
@@ -84,12 +94,12 @@ def take(name: str, rate: Rate, *, units: int = 1) -> Answer:
     if time.monotonic() < _away_until:
         raise RedisAway
     try:
-        allowed, wait = _gcra()(keys=[PREFIX + name], args=[rate.each, rate.each * rate.burst, units])
+        allowed, wait, left, full = _gcra()(keys=[PREFIX + name], args=[rate.each, rate.each * rate.burst, units])
     except (redis.RedisError, OSError) as error:
         _away_until = time.monotonic() + PAUSE_AFTER_FAILURE
         log.warning("rate_limits.redis_away", error=str(error))
         raise RedisAway from None
-    return Answer(bool(allowed), float(wait) / 1_000_000)
+    return Answer(bool(allowed), float(wait) / 1_000_000, int(left), float(full) / 1_000_000)
 
 
 def forget(name: str) -> None:
