@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -31,7 +32,7 @@ class OptimizationChangeSerializer(StrictSerializer):
     kind = serializers.CharField(**READ)
     subject_kind = serializers.CharField(**READ)
     subject = serializers.CharField(**READ)
-    label = serializers.CharField(**READ)
+    label = serializers.CharField(**READ)  # type: ignore[assignment]  # a field named like an option of fields
     reason = serializers.CharField(**READ)
     changes = ObjectField(**READ)
     before = ObjectField(**READ)
@@ -175,7 +176,7 @@ class OptimizerViewSet(ResourceViewSet):
             raise InvalidInput(fields={"days": ["must be a whole number from 1 to 366"]})
         return Response(analysis.analyze_execution_patterns(days=int(text)).as_dict())
 
-    def _decide(self, rows: list[OptimizationChange]) -> Response:
+    def _decide(self, rows: Sequence[OptimizationChange]) -> Response:
         return Response(DecidedSerializer({"changes": rows}).data)
 
 
