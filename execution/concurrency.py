@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
 from django.dispatch import receiver
 
 from execution import advance, cancellation, dispatch, engine, graph_rows, queue
@@ -91,14 +92,22 @@ WHERE k.used < k."limit" AND EXISTS (
 ORDER BY k.key LIMIT %(limit)s::int
 """
 
+# The oldest of each priority, then the first of those: what has waited long counts as more urgent, by the rule of
+# aging in `execution.queue_order`.
 NEXT_FOR_KEY = f"""
 WITH {CLOCK}
-SELECT e.id, e.version_id FROM execution_execution e
-WHERE e.concurrency_key = %(key)s::text AND e.concurrency_key <> '' AND NOT e.key_held AND e.finished_at IS NULL
-  AND e.state <> 'paused'
-  AND EXISTS (SELECT 1 FROM execution_steprun s WHERE s.execution_id = e.id AND s.state = 'waiting'
-              AND s.waiting_for = 'key' AND s.available_at <= (SELECT now FROM clock))
-ORDER BY e.priority, e.id LIMIT 1
+SELECT f.id, f.version_id FROM generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (
+    SELECT e.id, e.version_id, e.created_at FROM execution_execution e
+    WHERE e.concurrency_key = %(key)s::text AND e.concurrency_key <> '' AND NOT e.key_held AND e.finished_at IS NULL
+      AND e.state <> 'paused' AND e.priority = p.priority
+      AND EXISTS (SELECT 1 FROM execution_steprun s WHERE s.execution_id = e.id AND s.state = 'waiting'
+                  AND s.waiting_for = 'key' AND s.available_at <= (SELECT now FROM clock))
+    ORDER BY e.id LIMIT 1
+) f, clock
+ORDER BY CASE WHEN %(aging)s::float8 > 0
+    THEN greatest(0, p.priority - floor(extract(epoch FROM clock.now - f.created_at) / %(aging)s::float8))
+    ELSE p.priority END, f.id
+LIMIT 1
 """
 
 FREE_POOLS = """
@@ -200,7 +209,7 @@ def _grant_next(key: str, *, now: datetime | None) -> bool:
         )
         if row is None or row.used >= row.limit:
             return False
-        following = engine.fetch_one(NEXT_FOR_KEY, {"key": key, "now": now})
+        following = engine.fetch_one(NEXT_FOR_KEY, {"key": key, "now": now, "aging": settings.WORKFLOW_AGING_SECONDS})
         return following is not None and _grant(following.id, key, now=now, using=None)
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,6 +117,32 @@ def _push(hints: Sequence[Hint]) -> None:
         for key, messages in by_key.items():
             pipeline.lpush(key, *messages)
         pipeline.execute()
+
+
+def withdraw(queue: str, levels: Iterable[int], step_run_ids: Collection[UUID]) -> int:
+    """Take the hints of these step runs out of the broker again, as far as nobody has received them. Returns how many.
+
+    Raises:
+        BrokerAway: the broker does not answer.
+    """
+    client, withdrawn = broker.client(), 0
+    wanted = {str(step_run_id) for step_run_id in step_run_ids}
+    for level in levels if wanted else ():
+        key = broker.key_of(queue, level)
+        waiting: list[bytes] = client.lrange(key, 0, -1)  # type: ignore[assignment]
+        ours = [encoded for encoded in waiting if _step_run_of(encoded) in wanted]
+        if ours:
+            with client.pipeline(transaction=False) as pipeline:
+                for encoded in ours:
+                    pipeline.lrem(key, 1, encoded)  # type: ignore[arg-type]
+                withdrawn += sum(pipeline.execute())
+    return withdrawn
+
+
+def _step_run_of(encoded: bytes) -> str:
+    """The step run that a message in the broker is about; empty for other people's messages."""
+    headers = json.loads(encoded).get("headers", {})
+    return str(headers.get("id", "")).rpartition("-")[0] if headers.get("task") == DOOR else ""
 
 
 def depth(queues: Iterable[str]) -> int:

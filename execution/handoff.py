@@ -41,13 +41,15 @@ level AS MATERIALIZED (
         JOIN execution_execution e ON e.id = w.execution_id AND e.state <> 'paused'
         WHERE w.queue = level.queue AND w.priority = level.priority AND w.state IN ('queued', 'retryable')
           AND w.dispatched_at IS NULL AND w.available_at <= (SELECT now FROM clock)
-        ORDER BY w.available_at LIMIT greatest(level.room, 0)
+        ORDER BY w.available_at, w.id LIMIT greatest(level.room, 0)
         FOR NO KEY UPDATE OF w SKIP LOCKED
     ) s
+), marked AS (
+    UPDATE execution_steprun s SET dispatched_at = clock.now, dispatches = 1
+    FROM due, clock WHERE s.id = due.id AND s.state IN ('queued', 'retryable') AND s.dispatched_at IS NULL
+    RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt, s.available_at
 )
-UPDATE execution_steprun s SET dispatched_at = clock.now, dispatches = 1
-FROM due, clock WHERE s.id = due.id AND s.state IN ('queued', 'retryable') AND s.dispatched_at IS NULL
-RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
+SELECT id, label, queue, priority, timeout, attempt FROM marked ORDER BY queue, priority, available_at, id
 """
 
 # Handed over and still unclaimed after 30 s · 2^n (two minutes at most): the message may be lost, send another.

@@ -65,7 +65,7 @@ held AS MATERIALIZED (
     ORDER BY s.available_at LIMIT %(bound)s::int
 ), moved AS (
     UPDATE execution_steprun s
-    SET priority = %(priority)s::int,
+    SET priority = %(priority)s::int, aged = 0,
         dispatched_at = CASE WHEN chosen.id IS NOT NULL AND s.state <> 'running' THEN clock.now END,
         dispatches = CASE WHEN chosen.id IS NOT NULL AND s.state <> 'running' THEN 1 ELSE 0 END
     FROM clock, held, execution_steprun t LEFT JOIN chosen ON chosen.id = t.id

@@ -10,9 +10,13 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import audit, dispatch, engine, handoff
-from execution.models import QueueSettings
+from execution import audit, creation, dispatch, engine, handoff
+from execution.models import Execution, QueueSettings, Workflow
+from execution.queue import Claim, claim
 from scheduling_project.common.errors import Conflict, NotFound
+from scheduling_project.common.logs import get_logger
+
+log = get_logger(__name__)
 
 #: A process that reported less than so many seconds ago is alive.
 ALIVE_SECONDS = 15
@@ -38,6 +42,8 @@ class QueueState:
     paused_at: datetime | None = None
     paused_by: str = ""
     pause_note: str = ""
+    draining_at: datetime | None = None
+    drained_at: datetime | None = None
     workers: int = 0
     slots: int = 0
     levels: list[Level] = field(default_factory=list)
@@ -46,30 +52,43 @@ class QueueState:
         return sum(getattr(level, what) for level in self.levels)
 
     @property
+    def status(self) -> str:
+        """``active``, ``paused``, ``draining`` (paused, something still runs) or ``drained`` (nothing does)."""
+        if self.paused_at is None:
+            return "active"
+        if self.draining_at is None:
+            return "paused"
+        return "draining" if self.total("running") else "drained"
+
+    @property
     def oldest_at(self) -> datetime | None:
         return min((level.oldest_at for level in self.levels if level.oldest_at), default=None)
 
 
+# Each branch reads one partial index and nothing else, so that a hundred thousand waiting rows cost milliseconds.
 STATS = """
-SELECT s.queue, s.priority,
-       count(*) FILTER (WHERE s.state <> 'running' AND s.dispatched_at IS NULL AND s.available_at <= now()) AS waiting,
-       count(*) FILTER (WHERE s.dispatched_at IS NOT NULL) AS in_flight,
-       count(*) FILTER (WHERE s.state = 'running') AS running,
-       count(*) FILTER (WHERE s.state <> 'running' AND s.dispatched_at IS NULL AND s.available_at > now()) AS later,
-       min(s.available_at) FILTER (WHERE s.state <> 'running' AND s.available_at <= now()) AS oldest_at
+SELECT queue, priority, sum(waiting)::bigint AS waiting, sum(in_flight)::bigint AS in_flight,
+       sum(running)::bigint AS running, sum(later)::bigint AS later, min(oldest_at) AS oldest_at
 FROM (
-    SELECT queue, priority, state, available_at, dispatched_at FROM execution_steprun
-    WHERE state IN ('queued', 'retryable') AND dispatched_at IS NULL
+    SELECT queue, priority, count(*) FILTER (WHERE available_at <= now()) AS waiting, 0 AS in_flight, 0 AS running,
+           count(*) FILTER (WHERE available_at > now()) AS later,
+           min(available_at) FILTER (WHERE available_at <= now()) AS oldest_at
+    FROM execution_steprun WHERE state IN ('queued', 'retryable') AND dispatched_at IS NULL GROUP BY queue, priority
     UNION ALL
-    SELECT queue, priority, state, available_at, dispatched_at FROM execution_steprun
-    WHERE state IN ('queued', 'retryable') AND dispatched_at IS NOT NULL
+    SELECT queue, priority, 0, count(*), 0, 0, min(available_at)
+    FROM execution_steprun WHERE state IN ('queued', 'retryable') AND dispatched_at IS NOT NULL
+    GROUP BY queue, priority
     UNION ALL
-    SELECT queue, priority, state, available_at, dispatched_at FROM execution_steprun WHERE state = 'running'
-) s
-GROUP BY s.queue, s.priority ORDER BY s.queue, s.priority
+    SELECT queue, priority, 0, 0, count(*), 0, NULL FROM execution_steprun WHERE state = 'running'
+    GROUP BY queue, priority
+) counted
+WHERE %(queues)s::text[] IS NULL OR queue = ANY(%(queues)s::text[])
+GROUP BY queue, priority ORDER BY queue, priority
 """
 
-SETTINGS = "SELECT name, paused_at, paused_by, pause_note FROM execution_queuesettings"
+SETTINGS = "SELECT name, paused_at, paused_by, pause_note, draining_at, drained_at FROM execution_queuesettings"
+
+SETTING_NAMES = ("paused_at", "paused_by", "pause_note", "draining_at", "drained_at")
 
 SERVED = """
 SELECT q.name, count(*) AS workers, coalesce(sum(p.slots), 0) AS slots
@@ -78,25 +97,50 @@ WHERE p.kind = 'worker' AND p.stopped_at IS NULL AND p.seen_at > now() - make_in
 GROUP BY q.name
 """
 
+# What has been sent, what is due, what is due later; each level by its own index, so that only as many rows are read
+# as are asked for.
 PEEK = """
-SELECT s.id FROM execution_steprun s
-WHERE s.queue = %(queue)s::text AND s.state IN ('queued', 'retryable')
-ORDER BY s.dispatched_at IS NULL, s.priority, s.available_at LIMIT %(limit)s::int
+SELECT next.id FROM generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (
+    (SELECT s.id, s.available_at, 0 AS kind FROM execution_steprun s
+     WHERE s.queue = %(queue)s::text AND s.priority = p.priority AND s.state IN ('queued', 'retryable')
+       AND s.dispatched_at IS NOT NULL ORDER BY s.available_at, s.id LIMIT %(limit)s::int)
+    UNION ALL
+    (SELECT s.id, s.available_at, 1 FROM execution_steprun s
+     WHERE s.queue = %(queue)s::text AND s.priority = p.priority AND s.state IN ('queued', 'retryable')
+       AND s.dispatched_at IS NULL AND s.available_at <= now() ORDER BY s.available_at, s.id LIMIT %(limit)s::int)
+    UNION ALL
+    (SELECT s.id, s.available_at, 2 FROM execution_steprun s
+     WHERE s.queue = %(queue)s::text AND s.priority = p.priority AND s.state IN ('queued', 'retryable')
+       AND s.dispatched_at IS NULL AND s.available_at > now() ORDER BY s.available_at, s.id LIMIT %(limit)s::int)
+) next
+ORDER BY next.kind = 2, CASE WHEN next.kind < 2 THEN p.priority END, next.kind, next.available_at, next.id
+LIMIT %(limit)s::int
 """
 
 # Race: two operators pause at once: the second finds the row paused and changes nothing.
 PAUSE = """
-INSERT INTO execution_queuesettings (name, paused_at, paused_by, pause_note)
-VALUES (%(name)s::text, clock_timestamp(), %(actor)s::text, %(note)s::text)
+INSERT INTO execution_queuesettings (name, paused_at, paused_by, pause_note, draining_at)
+VALUES (%(name)s::text, clock_timestamp(), %(actor)s::text, %(note)s::text,
+    CASE WHEN %(drain)s::bool THEN clock_timestamp() END)
 ON CONFLICT (name) DO UPDATE
-SET paused_at = excluded.paused_at, paused_by = excluded.paused_by, pause_note = excluded.pause_note
-WHERE execution_queuesettings.paused_at IS NULL
+SET paused_at = coalesce(execution_queuesettings.paused_at, excluded.paused_at), paused_by = excluded.paused_by,
+    pause_note = excluded.pause_note, draining_at = excluded.draining_at, drained_at = NULL
+WHERE execution_queuesettings.paused_at IS NULL OR (%(drain)s::bool AND execution_queuesettings.draining_at IS NULL)
 RETURNING name
+"""
+
+# Race: a claim that read the queue before it was paused: it is running by now, or was refused.
+MARK_DRAINED = """
+UPDATE execution_queuesettings q SET drained_at = clock_timestamp()
+WHERE q.draining_at < clock_timestamp() - interval '1 second' AND q.drained_at IS NULL AND q.paused_at IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM execution_steprun s WHERE s.state = 'running' AND s.queue = q.name)
+RETURNING q.name
 """
 
 # What was sent before the pause was refused by its claims; the marks are cleared so that it is sent again at once.
 RESUME = """
-UPDATE execution_queuesettings SET paused_at = NULL, paused_by = '', pause_note = ''
+UPDATE execution_queuesettings
+SET paused_at = NULL, paused_by = '', pause_note = '', draining_at = NULL, drained_at = NULL
 WHERE name = %(name)s::text AND paused_at IS NOT NULL
 RETURNING name
 """
@@ -117,7 +161,7 @@ def known() -> list[str]:
 def stats(names: Sequence[str] | None = None, *, using: str = "default") -> list[QueueState]:
     """Every queue of the deployment (or `names`), also those that are only found in rows."""
     levels: dict[str, list[Level]] = {}
-    for row in engine.fetch_all(STATS, {}, using=using):
+    for row in engine.fetch_all(STATS, {"queues": None if names is None else list(names)}, using=using):
         levels.setdefault(row.queue, []).append(Level(*row[1:]))
     decided = {row.name: row for row in engine.fetch_all(SETTINGS, {}, using=using)}
     served = {row.name: row for row in engine.fetch_all(SERVED, {"alive": ALIVE_SECONDS}, using=using)}
@@ -125,7 +169,7 @@ def stats(names: Sequence[str] | None = None, *, using: str = "default") -> list
     for name in dict.fromkeys([*settings.WORKFLOW_QUEUES, *levels]) if names is None else names:
         chosen: dict[str, Any] = {}
         if name in decided:
-            chosen = dict(zip(("paused_at", "paused_by", "pause_note"), decided[name][1:], strict=True))
+            chosen = dict(zip(SETTING_NAMES, decided[name][1:], strict=True))
         if name in served:
             chosen |= {"workers": served[name].workers, "slots": int(served[name].slots)}
         found.append(QueueState(name, levels=levels.get(name, []), **chosen))
@@ -147,10 +191,36 @@ def pause(name: str, *, actor: str, note: str = "", using: str | None = None) ->
     """
     check_name(name)
     with engine.transaction(using=using) as alias:
-        params = {"name": name, "actor": actor[:200], "note": note[:500]}
+        params = {"name": name, "actor": actor[:200], "note": note[:500], "drain": False}
         if not engine.fetch_all(PAUSE, params, using=alias):
             raise Conflict(f"Queue {name} is paused already.")
         _audit(name, "pause", actor, note, alias)
+
+
+def drain(name: str, *, actor: str, note: str = "", using: str | None = None) -> None:
+    """Pause a queue in order to become empty: when the last step that runs in it has ended, that is reported
+    (`QueueState.status` is ``drained``, an audit entry says when).
+
+    Raises:
+        NotFound: there is no such queue.
+        Conflict: it is being drained already.
+    """
+    check_name(name)
+    with engine.transaction(using=using) as alias:
+        params = {"name": name, "actor": actor[:200], "note": note[:500], "drain": True}
+        if not engine.fetch_all(PAUSE, params, using=alias):
+            raise Conflict(f"Queue {name} is being drained already.")
+        _audit(name, "drain", actor, note, alias)
+
+
+def report_drained(*, using: str | None = None) -> list[str]:
+    """Note which draining queues have become empty; each is reported once. Returns their names."""
+    with engine.transaction(using=using) as alias:
+        names = [row.name for row in engine.fetch_all(MARK_DRAINED, {}, using=alias)]
+        for name in names:
+            _audit(name, "drained", "system", "", alias)
+            log.info("queue.drained", queue=name)
+    return names
 
 
 def resume(name: str, *, actor: str, using: str | None = None) -> None:
@@ -168,6 +238,35 @@ def resume(name: str, *, actor: str, using: str | None = None) -> None:
         hints = handoff.mark_due(queues=[name], bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, using=alias)
         dispatch.publish_on_commit(hints, using=alias)
         _audit(name, "resume", actor, "", alias)
+
+
+def size(name: str, *, using: str = "default") -> int:
+    """How many step runs wait in a queue to be claimed: due, sent, or due later."""
+    (state,) = stats([name], using=using)
+    return state.total("waiting") + state.total("in_flight") + state.total("later")
+
+
+def enqueue(workflow: Workflow, *, queue: str, **options: Any) -> Execution:
+    """Start an execution whose steps wait in this queue; `options` are those of `creation.start`.
+
+    Raises:
+        NotFound: there is no such queue.
+        Conflict, InvalidInput: as `creation.start`.
+    """
+    check_name(queue)
+    return creation.start(workflow, queue=queue, **options)
+
+
+def dequeue(name: str, *, worker: str, lease: float) -> Claim | None:
+    """Claim what comes next in a queue for `lease` seconds, as a worker without Celery would; None when nothing does.
+
+    Whoever claims must renew (`queue.heartbeat`) and end it (`advance.conclude`), or it is rescued.
+    """
+    for step_run_id in peek(name, limit=20, using=engine.alias()):
+        claimed = claim(step_run_id, worker=worker, lease=lease)
+        if claimed is not None:
+            return claimed
+    return None
 
 
 def check_name(name: str) -> None:

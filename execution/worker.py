@@ -25,7 +25,18 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
 
-from execution import children, concurrency, dispatch, engine, maintenance, process_reports, queue, redrives
+from execution import (
+    children,
+    concurrency,
+    dispatch,
+    engine,
+    maintenance,
+    process_reports,
+    queue,
+    queue_order,
+    queues,
+    redrives,
+)
 from execution.broker import BrokerAway
 from scheduling_project.common.logs import get_logger
 
@@ -86,6 +97,7 @@ class Housekeeper(threading.Thread):
             _Duty("redrives", REDRIVE_SECONDS, _redrives),
             _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, _rescue),
             _Duty("report", REPORT_SECONDS, self._report),
+            _Duty("order", REPORT_SECONDS, _order),
             _Duty("forgotten", SLOW_SECONDS, _forgotten),
             _Duty("hearing", REPORT_SECONDS, self._listen_to_itself),
         ]
@@ -192,6 +204,11 @@ def _redrives() -> float | None:
 
 def _rescue() -> None:
     maintenance.rescue()
+
+
+def _order() -> None:
+    queue_order.age()
+    queues.report_drained()
 
 
 def _forgotten() -> None:

@@ -31,6 +31,11 @@ def _pause(queue: QueueSettings, values: Mapping[str, Any], actor: str) -> Done:
     return Done(f"Queue {queue.name} is paused: no worker claims anything of it.")
 
 
+def _drain(queue: QueueSettings, values: Mapping[str, Any], actor: str) -> Done:
+    queues.drain(queue.name, actor=actor, note=values["note"])
+    return Done(f"Queue {queue.name} is being drained.")
+
+
 def _resume(queue: QueueSettings, values: Mapping[str, Any], actor: str) -> Done:
     queues.resume(queue.name, actor=actor)
     return Done(f"Queue {queue.name} goes on.")
@@ -51,6 +56,17 @@ class QueueSettingsAdmin(ReadOnlyAdmin):
             danger=True,
             explanation="Workers claim nothing of this queue until you resume it. What runs is left to end.",
             available=lambda queue: queue.paused_at is None,
+        ),
+        Verb[QueueSettings](
+            name="drain",
+            label="Drain",
+            icon="hourglass_bottom",
+            permission="execution.pause_queuesettings",
+            perform=_drain,
+            form=WithNote,
+            danger=True,
+            explanation="Pauses it, and tells when the last step that runs in it has ended.",
+            available=lambda queue: queue.draining_at is None,
         ),
         Verb[QueueSettings](
             name="resume",
@@ -141,7 +157,7 @@ def _queue_url(name: str) -> str:
 
 def _queue_badge(state: QueueState) -> SafeString:
     if state.paused_at is not None:
-        return shown.badge("retryable", "paused", title=state.pause_note)
+        return shown.badge("retryable", state.status, title=state.pause_note)
     if state.workers:
         return shown.badge("alive", "served")
     if state.total("waiting") or state.total("in_flight"):

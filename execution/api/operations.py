@@ -9,13 +9,14 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from execution import queues
+from execution import queue_order, queues
 from execution.api.filters import AuditFilter
 from execution.api.serializers import (
     AuditEntrySerializer,
     NoteSerializer,
     ProcessSerializer,
     QueueSerializer,
+    ReorderSerializer,
     StepRunSerializer,
 )
 from execution.models import AuditEntry, ProcessReport, StepRun
@@ -23,6 +24,7 @@ from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.pagination import WholeList
+from scheduling_project.common.permissions import PAUSE
 
 NAME = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Name of the queue.")
 MOST_PEEKED = 500
@@ -35,6 +37,7 @@ class QueueViewSet(ResourceViewSet):
     """Lanes for kinds of work. A queue is addressed by its name."""
 
     subject = "execution.queuesettings"
+    action_verbs = {"drain": PAUSE, "reorder": "execution.prioritize_execution"}
     serializer_class = QueueSerializer
     pagination_class = WholeList
     filter_backends = []
@@ -62,6 +65,20 @@ class QueueViewSet(ResourceViewSet):
     def resume(self, request: Request, id: str) -> Response:
         """Let workers claim from it again."""
         queues.resume(id, actor=self.actor)
+        return self._answer(id)
+
+    @extend_schema(parameters=[NAME], request=NoteSerializer, responses=QueueSerializer)
+    @action(detail=True, methods=["post"])
+    def drain(self, request: Request, id: str) -> Response:
+        """Pause it in order to become empty; `status` is `drained` when nothing of it runs any more."""
+        queues.drain(id, actor=self.actor, note=self.body(NoteSerializer)["note"])
+        return self._answer(id)
+
+    @extend_schema(parameters=[NAME], request=ReorderSerializer, responses=QueueSerializer)
+    @action(detail=True, methods=["post"])
+    def reorder(self, request: Request, id: str) -> Response:
+        """Put something that waits first, last, or right before or after another; it takes over its priority."""
+        queue_order.reorder(id, **self.body(ReorderSerializer), actor=self.actor)
         return self._answer(id)
 
     @extend_schema(

@@ -26,6 +26,7 @@ from execution.states import RedriveItemState, RedriveJobState
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import NotFound
 from scheduling_project.common.filters import StrictFilterSet
+from scheduling_project.common.permissions import REDRIVE
 
 
 class RedriveJobFilter(StrictFilterSet):
@@ -42,6 +43,8 @@ class RedriveJobViewSet(ResourceViewSet):
     queryset = RedriveJob.objects.all()
     serializer_class = RedriveJobSerializer
     filterset_class = RedriveJobFilter
+    subject = "execution.deadletter"
+    action_verbs = {"create": REDRIVE, "cancel": REDRIVE}
     lookup_url_kwarg = "id"
 
     @extend_schema(responses=RedriveJobSerializer(many=True))

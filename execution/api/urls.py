@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from execution.api.capacity import ConcurrencyKeyViewSet, PoolViewSet
 from execution.api.dead_letters import DeadLetterViewSet
 from execution.api.executions import ExecutionViewSet
 from execution.api.operations import AuditViewSet, ProcessViewSet, QueueViewSet
@@ -15,6 +16,8 @@ router.register("executions", ExecutionViewSet, basename="execution")
 router.register("dead-letters/redrive-jobs", RedriveJobViewSet, basename="redrive-job")
 router.register("dead-letters", DeadLetterViewSet, basename="dead-letter")
 router.register("queues", QueueViewSet, basename="queue")
+router.register("pools", PoolViewSet, basename="pool")
+router.register("concurrency-keys", ConcurrencyKeyViewSet, basename="concurrency-key")
 router.register("processes", ProcessViewSet, basename="process")
 router.register("audit", AuditViewSet, basename="audit")
 

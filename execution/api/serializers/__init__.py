@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from execution.api.serializers.capacity import (
+    ConcurrencyKeyDetailSerializer,
+    ConcurrencyKeySerializer,
+    PoolCreateSerializer,
+    PoolDetailSerializer,
+    PoolSerializer,
+    PoolUpdateSerializer,
+)
 from execution.api.serializers.common import NoteSerializer, ReasonSerializer
 from execution.api.serializers.dead_letters import (
     BulkRedriveSerializer,
@@ -38,6 +46,7 @@ from execution.api.serializers.operations import (
     LevelSerializer,
     ProcessSerializer,
     QueueSerializer,
+    ReorderSerializer,
 )
 from execution.api.serializers.workflows import (
     ChangeSerializer,
@@ -56,6 +65,8 @@ __all__ = [
     "BulkRedriveSerializer",
     "BulkResultSerializer",
     "ChangeSerializer",
+    "ConcurrencyKeyDetailSerializer",
+    "ConcurrencyKeySerializer",
     "DeadLetterSerializer",
     "DeadLetterSummarySerializer",
     "DraftSerializer",
@@ -66,6 +77,10 @@ __all__ = [
     "LevelSerializer",
     "LineSerializer",
     "NoteSerializer",
+    "PoolCreateSerializer",
+    "PoolDetailSerializer",
+    "PoolSerializer",
+    "PoolUpdateSerializer",
     "PrioritySerializer",
     "ProcessSerializer",
     "QueueSerializer",
@@ -75,6 +90,7 @@ __all__ = [
     "RedriveJobSerializer",
     "RedriveSerializer",
     "RefusedSerializer",
+    "ReorderSerializer",
     "RerunSerializer",
     "ResumeFromFailureSerializer",
     "SelectionSerializer",

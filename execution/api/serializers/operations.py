@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from execution import queue_order
 from execution.api.serializers.common import READ
 from scheduling_project.common.api import StrictSerializer
 from scheduling_project.common.fields import FlagField, ObjectField
@@ -41,10 +42,13 @@ class QueueSerializer(StrictSerializer):
 
     id = serializers.CharField(source="name", **READ)
     name = serializers.CharField(**READ)
+    status = serializers.ChoiceField(choices=["active", "paused", "draining", "drained"], **READ)
     paused = serializers.SerializerMethodField()
     paused_at = serializers.DateTimeField(allow_null=True, **READ)
     paused_by = serializers.CharField(**READ)
     pause_note = serializers.CharField(**READ)
+    draining_at = serializers.DateTimeField(allow_null=True, **READ)
+    drained_at = serializers.DateTimeField(allow_null=True, **READ)
     workers = serializers.IntegerField(**READ)
     slots = serializers.IntegerField(**READ)
     waiting = serializers.SerializerMethodField()
@@ -68,6 +72,14 @@ class QueueSerializer(StrictSerializer):
 
     def get_later(self, state: Any) -> int:
         return int(state.total("later"))
+
+
+class ReorderSerializer(StrictSerializer):
+    """Where something that waits is to stand."""
+
+    item = serializers.UUIDField(help_text="A step run, or an execution (its next step run in this queue).")
+    place = serializers.ChoiceField(choices=queue_order.PLACES)
+    other = serializers.UUIDField(required=False, allow_null=True, default=None, help_text="For before and after.")
 
 
 class ProcessSerializer(StrictSerializer):
