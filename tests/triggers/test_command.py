@@ -1,9 +1,11 @@
-"""`manage.py triggers`."""
+"""`manage.py triggers` and `manage.py events`."""
 
 from __future__ import annotations
 
+import json
 from io import StringIO
-from uuid import uuid4
+from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
@@ -69,3 +71,98 @@ def test_a_stream_is_read() -> None:
     assert "1 stored" in run("bus", stream, "--types", "a,b.*", "--once")
     assert Execution.objects.count() == 1
     event_bus.disconnect()
+
+
+def events(*arguments: str) -> str:
+    out = StringIO()
+    call_command("events", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_an_endpoint_is_looked_at_changed_tested_and_counted() -> None:
+    make_workflow("ship")
+    made = json.loads(run("add-webhook", "shop", "--workflow", "ship", "--events", "order.*", "--json"))
+    assert made["path"] == WebhookEndpoint.objects.get().path
+    run("set-webhook", "shop", "--set", "rate_per_minute=60", "--set", "type_from=path:kind")
+    facts = json.loads(run("webhook", "shop", "--json"))
+    assert (facts["rate_per_minute"], facts["type_from"]) == (60, "path:kind")
+    assert made["secret"] not in json.dumps(facts)
+    assert "rate per minute" in run("webhook", "shop")
+    sent = json.loads(run("test-send", "shop", "--body", '{"kind": "order.paid"}', "--delivery-id", "t1", "--json"))
+    assert (sent["status"], len(sent["answer"]["execution_ids"])) == (202, 1)
+    (delivery,) = json.loads(run("deliveries", "shop", "--json"))
+    assert (delivery["outcome"], delivery["delivery_id"]) == ("accepted", "t1")
+    assert "shop: started" in run("deliveries", "shop", "--outcome", "accepted")
+    assert json.loads(run("stats", "shop", "--json"))["deliveries_by_outcome"] == {"accepted": 1}
+    assert json.loads(run("show", "shop", "--json"))["state"] == "active"
+    assert json.loads(run("list", "--json"))[0]["webhook"] == "shop"
+    run("pause-webhook", "shop", "--note", "n")
+    with pytest.raises(CommandError, match="answered 503"):
+        run("test-send", "shop")
+    run("resume-webhook", "shop")
+    run("rotate", "shop", "--overlap", "60")
+    old = json.loads(run("webhook", "shop", "--json"))["secrets"][1]
+    run("end-secret", "shop", old["id"])
+    assert len(json.loads(run("webhook", "shop", "--json"))["secrets"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["set-webhook", "shop"], "Name what to change"),
+        (["set-webhook", "shop", "--set", "rate_per_minute"], "name=value"),
+        (["set-webhook", "shop", "--set", "rate_per_minute=many"], "rate_per_minute: must be a whole number"),
+        (["set-webhook", "shop", "--set", "colour=1"], "colour: is not something"),
+        (["add-webhook", "other", "--events", "a"], "need.* --workflow"),
+        (["end-secret", "shop", "none"], "0 secrets"),
+        (["test-send", "shop", "--body", "{"], "--body is not JSON"),
+        (["test-send", "shop", "--body", "@/nowhere/x.json"], "--body is not JSON"),
+        (["stats", "shop", "--hours", "0"], "--hours must be"),
+        (["show", "none"], "no trigger none"),
+        (["webhook", "none"], "no webhook endpoint none"),
+    ],
+)
+def test_a_mistake_is_named_and_changes_nothing(arguments: list[str], error: str) -> None:
+    run("add-webhook", "shop")
+    before = WebhookEndpoint.objects.values().get()
+    with pytest.raises(CommandError, match=error):
+        run(*arguments)
+    assert WebhookEndpoint.objects.values().get() == before
+
+
+def test_events_are_published_listed_shown_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trigger = lifecycle.create("t", workflow=make_workflow(), event_types=["order.*"], actor="x")
+    (tmp_path / "data.json").write_text('{"n": 1}')
+    first = json.loads(events("publish", "order.paid", "--data", f"@{tmp_path}/data.json", "--id", "1", "--json"))
+    again = json.loads(events("publish", "order.paid", "--data", '{"n": 1}', "--id", "1", "--json"))
+    assert (first["duplicate"], again["duplicate"], again["event_id"]) == (False, True, first["event_id"])
+    monkeypatch.setattr("sys.stdin", StringIO('"text"'))
+    assert "event id" in events("publish", "note", "--data", "-")
+    assert {row["type"] for row in json.loads(events("list", "--json"))} == {"order.paid", "note"}
+    assert "order.paid" in events("list", "--type", "order.*", "--limit", "5")
+    shown = json.loads(events("show", first["event_id"], "--json"))
+    assert shown["data"] == {"n": 1}
+    assert shown["activations"][0]["state"] == "started"
+    assert shown["triggers_of_today"][0]["matched"] is True
+    (replayed,) = json.loads(events("replay", first["event_id"], "--trigger", "t", "--json"))
+    assert Event.objects.get(pk=replayed["event_id"]).replay_of_id == UUID(first["event_id"])
+    ranged = ["--after", "2020-01-01T00:00:00Z", "--before", "2120-01-01T00:00:00Z", "--json"]
+    assert len(json.loads(events("replay", *ranged))) == 2
+    assert len(json.loads(events("replay", "--type", "order.paid", *ranged))) == 1
+    assert trigger.activations.count() == 4
+
+
+def test_mistakes_about_events_are_named() -> None:
+    for arguments, error in (
+        (["replay"], "--after and --before"),
+        (["replay", "x"], "no such event"),
+        (["show", str(uuid4())], "no such event"),
+        (["list", "--after", "yesterday"], "--after must be an instant"),
+        (["list", "--before", "2026-03-01T09:00:00"], "--before must be an instant"),
+        (["list", "--endpoint", "none"], "endpoint: is not the slug"),
+        (["publish", " ", "--data", "1"], "type: must be a printable text"),
+        (["publish", "a", "--data", "{"], "--data is not JSON"),
+    ):
+        with pytest.raises(CommandError, match=error):
+            events(*arguments)
+    assert Event.objects.count() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from django import forms
@@ -18,8 +19,9 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, Listed, ReadOnlyAdmin, Verb, WithNote, actor_of, tell
-from scheduling_project.common.errors import DomainError
-from triggers import endpoints
+from scheduling_project.common import clock
+from scheduling_project.common.errors import Conflict, DomainError
+from triggers import endpoints, inspection, self_delivery, signatures
 from triggers.admin.parts import MOST_ROWS, deliveries_table, json_block
 from triggers.models import Delivery, WebhookEndpoint
 from triggers.signatures import SCHEMES
@@ -50,6 +52,10 @@ class SettingsForm(Confirmation):
         required=False, widget=UnfoldAdminTextInputWidget, help_text="header:…, path:…, fixed:…"
     )
     dedup_path = forms.CharField(required=False, widget=UnfoldAdminTextInputWidget)
+
+
+class TestForm(Confirmation):
+    body = forms.JSONField(initial=dict, required=False, label="Body (JSON)")
 
 
 class RotateForm(Confirmation):
@@ -83,6 +89,20 @@ def _settings(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) 
     return Done("Saved.")
 
 
+def _shell(request: HttpRequest, endpoint: WebhookEndpoint) -> str:
+    url = request.build_absolute_uri(endpoint.path)
+    return signatures.shell_command(endpoint.scheme, url=url, config=endpoint.scheme_config)
+
+
+def _test(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> Done:
+    sent = self_delivery.send(endpoint, values["body"])
+    answer = sent.reply.body or {}
+    if sent.reply.status >= 400:
+        raise Conflict(f"The door answered {sent.reply.status}: {answer.get('detail', '')}")
+    started = len(answer.get("execution_ids", ()))
+    return Done(f"The door answered {sent.reply.status}; {started} execution(s) started.")
+
+
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(ReadOnlyAdmin):
     verbs = (
@@ -94,6 +114,16 @@ class WebhookEndpointAdmin(ReadOnlyAdmin):
             perform=_rotate,
             form=RotateForm,
             explanation="The new secret is shown once. Give it to the sender while the present ones are still valid.",
+        ),
+        Verb[WebhookEndpoint](
+            name="test",
+            label="Send a test",
+            icon="science",
+            permission=CHANGE,
+            perform=_test,
+            form=TestForm,
+            explanation="Signed by the server, through the same door. It really happens: what takes it starts.",
+            available=lambda endpoint: endpoint.state == EndpointState.ACTIVE,
         ),
         Verb[WebhookEndpoint](
             name="settings",
@@ -200,6 +230,10 @@ class WebhookEndpointAdmin(ReadOnlyAdmin):
         for secret in endpoint.secrets.order_by("-pk"):
             until = shown.instant(secret.expires_at) if secret.expires_at else "replaced"
             secrets.rows.append((f"…{secret.hint}", shown.instant(secret.created_at), secret.created_by, until))
+        figures = inspection.endpoint_stats_of(endpoint, now=clock.now(), window=timedelta(days=1))
+        by_outcome = [f"{count:,} {name.replace('_', ' ')}" for name, count in figures["deliveries_by_outcome"].items()]
+        took = "p50_duration_ms", "p95_duration_ms", "p99_duration_ms"
+        quick = " / ".join("–" if figures[name] is None else f"{figures[name]:.1f}" for name in took)
         return {
             "facts": [
                 ("Address", format_html('<span class="sp-mono">{}</span>', request.build_absolute_uri(endpoint.path))),
@@ -214,6 +248,9 @@ class WebhookEndpointAdmin(ReadOnlyAdmin):
                 ("Type from", endpoint.type_from or "found by itself"),
                 ("Repeats known by", endpoint.dedup_path or endpoint.get_dedup_display()),
                 ("Description", endpoint.description or shown.NOTHING),
+                ("Deliveries of 24 hours", ", ".join(by_outcome) or "none"),
+                ("Took p50 / p95 / p99", f"{quick} ms"),
+                ("Deliver from a shell", format_html('<pre class="sp-code">{}</pre>', _shell(request, endpoint))),
             ],
             "tables": [
                 ("Latest deliveries", deliveries_table(list(deliveries))),

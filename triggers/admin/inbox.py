@@ -19,7 +19,7 @@ from scheduling_project.common import clock
 from scheduling_project.common.errors import Conflict
 from triggers import activation as activations
 from triggers import replay
-from triggers.admin.parts import activations_table, deliveries_table, json_block, said
+from triggers.admin.parts import activations_table, deliveries_table, json_block
 from triggers.models import Activation, Delivery, Event
 from triggers.states import ActivationState
 
@@ -237,7 +237,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Triggers said")
     def triggers_said(self, delivery: Delivery) -> str:
-        return (said(delivery) or delivery.reason)[:200]
+        return (delivery.said or delivery.reason)[:200]
 
     def detail(self, request: HttpRequest, delivery: Delivery) -> dict[str, Any]:
         return {

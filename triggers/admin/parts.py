@@ -50,16 +50,7 @@ def deliveries_table(deliveries: list[Delivery]) -> Listed:
                 delivery.status,
                 delivery.sender,
                 shown.link(delivery.event, delivery.event.type if delivery.event else ""),
-                said(delivery) or delivery.reason or shown.NOTHING,
+                delivery.said or delivery.reason or shown.NOTHING,
             )
         )
     return table
-
-
-def said(delivery: Delivery) -> str:
-    """The verdicts in one line: for a miss the first field that failed."""
-    parts = []
-    for verdict in delivery.verdicts:
-        outcome = verdict.get("state") if verdict.get("matched") else verdict.get("reason", "no match")
-        parts.append(f"{verdict.get('name', '?')}: {outcome}")
-    return " · ".join(parts[:10])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +18,7 @@ from execution.api.serializers import NoteSerializer
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
 from scheduling_project.common.permissions import CHANGE, MANAGE, RUN
-from triggers import endpoints, inspection, lifecycle, webhooks
+from triggers import endpoints, inspection, lifecycle, self_delivery
 from triggers.api.filters import DeliveryFilter, WebhookFilter
 from triggers.api.serializers import (
     CreatedWebhookSerializer,
@@ -160,22 +158,15 @@ class WebhookViewSet(RevisionMixin, ResourceViewSet):
     def test(self, request: Request, id: str) -> Response:
         """Deliver to it as its sender would: signed by the server, through the same door. It really happens."""
         values = self.body(TestDeliverySerializer)
-        endpoint = self.get_object()
-        body = json.dumps(values["body"]).encode()
-        signed = endpoints.signed_headers(endpoint, body, delivery_id=values["delivery_id"])
-        sent = {str(name).lower(): str(value) for name, value in values["headers"].items()}
-        sent |= {name.lower(): value for name, value in signed.items()} | {"content-type": "application/json"}
-        reply = webhooks.receive(
-            webhooks.Delivery(
-                token=endpoint.token,
-                method=endpoint.methods[0],
-                headers=sent,
-                address=address_of(request.META),
-                length=len(body),
-                read=io.BytesIO(body).read,
-            )
+        sent = self_delivery.send(
+            self.get_object(),
+            values["body"],
+            headers=values["headers"],
+            delivery_id=values["delivery_id"],
+            address=address_of(request.META),
         )
-        shown = {"status": reply.status, "body": reply.body, "headers": dict.fromkeys(sent, "") | _hidden(sent)}
+        headers = _hidden(sent.headers)
+        shown = {"status": sent.reply.status, "body": sent.reply.body, "headers": headers}
         return Response(TestedDeliverySerializer(shown).data)
 
     @extend_schema(parameters=[ID], responses=DeliverySerializer(many=True))

@@ -41,3 +41,12 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.outcome} {self.id}"
+
+    @property
+    def said(self) -> str:
+        """The verdicts in one line: for a miss the first field that failed."""
+        parts = []
+        for verdict in self.verdicts:
+            outcome = verdict.get("state") if verdict.get("matched") else verdict.get("reason", "no match")
+            parts.append(f"{verdict.get('name', '?')}: {outcome}")
+        return " · ".join(parts[:10])

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from triggers.signatures import hmac_scheme, tokens
+from triggers.signatures import hmac_scheme, shell, tokens
 from triggers.signatures.headers import Headers, delivery_id, header
 from triggers.signatures.hmac_scheme import (
     DEFAULT_TOLERANCE,
@@ -38,6 +38,7 @@ __all__ = [
     "Verdict",
     "check_config",
     "new_secret",
+    "shell_command",
     "sign",
     "verify",
 ]
@@ -170,6 +171,17 @@ def sign(
     if scheme == "gitlab" and delivery_id is not None:
         found["Idempotency-Key"] = delivery_id
     return found
+
+
+def shell_command(scheme: str, *, url: str, config: Config | None = None) -> str:
+    """Commands for a shell with openssl and curl that sign a test delivery and send it to `url`.
+
+    The secret is left for the reader to fill in. Raises :class:`SignatureConfigError` as :func:`check_config` does.
+    """
+    described = _described(scheme, config or {})
+    if scheme == "gitlab":  # a signing token, as `new_secret` makes it, follows Standard Webhooks
+        described = _STANDARD
+    return shell.command(described, scheme=scheme, url=url)
 
 
 def check_config(scheme: str, config: Config | None = None) -> None:
