@@ -6,6 +6,7 @@ range that does not count what it covers is a finding; each is written to the au
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from execution import engine
 from execution.models import AuditEntry
 from schedules import occurrences
 from schedules.due import Segment
-from schedules.models import Schedule, ScheduleFire, ScheduleVersion
+from schedules.models import LedgerAudit, Schedule, ScheduleFire, ScheduleVersion
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -35,6 +36,10 @@ LISTED = 100
 #: Differences after which a schedule is not compared any further.
 ENOUGH = 10_000
 CHUNK = 200
+#: How near to the end of retention the audit looks no more: pruning may be under way.
+PRUNING = timedelta(hours=1)
+#: Ledger entries deleted in one transaction.
+PRUNE_BATCH = 2_000
 
 
 class Covered(NamedTuple):
@@ -76,12 +81,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """The result of one audit."""
+    """The result of one audit. `unreadable`: schedules whose timing could not be computed."""
 
     since: datetime
     until: datetime
     schedules: int
     findings: list[Finding]
+    unreadable: int = 0
+
+    @property
+    def differences(self) -> int:
+        return sum(finding.differences for finding in self.findings)
 
 
 def compare(finding: Finding, segments: Sequence[Segment], entries: Sequence[Covered], after: int, until: int) -> None:
@@ -127,30 +137,42 @@ def audit(
 ) -> Audited:
     """Compare the ledger of a past window with the instants derived anew. Reads only.
 
+    A schedule that differs is looked at once more: it may have been deleted, or its ledger pruned, in between.
+
     Args:
         since: the last `WINDOW` when left out; never before what retention has kept.
         until: the watermark of each schedule, and a minute ago, bound it.
     """
     now = engine.now(using=using)
     until = min(until or now, now - timedelta(seconds=SETTLED_SECONDS))
-    since = max(since or now - WINDOW, now - timedelta(days=retention_days()))
+    kept = timedelta(days=settings.SCHEDULE_LEDGER_DAYS) - PRUNING
+    since = max(since or now - WINDOW, now - kept)
     schedules = Schedule.objects.using(using).order_by("pk")
     if schedule_ids is not None:
         schedules = schedules.filter(pk__in=list(schedule_ids))
     else:
         schedules = schedules.filter(fired_through__gt=since)
     findings: list[Finding] = []
-    seen = 0
+    seen = unreadable = 0
     rows = list(schedules.values_list("pk", "name", "fired_through"))
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         seen += len(chunk)
-        findings += _audit_chunk(chunk, since, until, using)
-    return Audited(since, until, seen, findings)
+        found, broken = _audit_chunk(chunk, since, until, using)
+        unreadable += broken
+        if found:
+            again = {finding.schedule_id for finding in found}
+            present = list(schedules.filter(pk__in=again).values_list("pk", "name", "fired_through"))
+            findings += _audit_chunk(present, since, until, using)[0]
+    return Audited(since, until, seen, findings, unreadable)
 
 
 def run(*, using: str = "default") -> Audited:
-    """Audit the recent past and write each finding to the audit trail, unless it stands there already."""
+    """Audit the recent past, write each finding to the audit trail unless it stands there, and keep the figures.
+
+    The figures (`LedgerAudit`) are what the statistics and the API show; an error is logged per finding.
+    """
+    began = time.monotonic()
     done = audit(using=using)
     for finding in done.findings:
         changes = finding.as_changes()
@@ -170,20 +192,32 @@ def run(*, using: str = "default") -> Audited:
             note=f"{finding.differences} differences between the ledger and the timing",
             using=using,
         )
+    kept = LedgerAudit.objects.using(using).create(
+        since=done.since,
+        until=done.until,
+        schedules=done.schedules,
+        findings=len(done.findings),
+        differences=done.differences,
+        unreadable=done.unreadable,
+        seconds=round(time.monotonic() - began, 3),
+    )
+    log.info("ledger.audited", schedules=done.schedules, differences=done.differences, seconds=kept.seconds)
     return done
 
 
-def retention_days() -> int:
-    """Days for which ledger entries are kept (``SCHEDULE_LEDGER_DAYS``)."""
-    return int(getattr(settings, "SCHEDULE_LEDGER_DAYS", 90))
+def latest(*, using: str = "default") -> LedgerAudit | None:
+    """The figures of the latest audit, None when there was none yet."""
+    return LedgerAudit.objects.using(using).order_by("-id").first()
 
 
-def prune(*, batch: int = 5_000, using: str = "default") -> int:
+def prune(*, batch: int = PRUNE_BATCH, using: str = "default") -> int:
     """Delete ledger entries that retention no longer keeps, in batches of their own transactions. Returns how many.
 
     A buffered entry stays, and so does the latest entry of each schedule, which a run of instants may go on from.
+    The figures of audits go with the entries that they were about.
     """
-    oldest = engine.now(using=using) - timedelta(days=retention_days())
+    oldest = engine.now(using=using) - timedelta(days=settings.SCHEDULE_LEDGER_DAYS)
+    LedgerAudit.objects.using(using).filter(finished_at__lt=oldest).delete()
     pruned = 0
     while True:
         rows = engine.fetch_all(PRUNE, {"oldest": oldest, "limit": batch}, using=using)
@@ -198,14 +232,17 @@ DELETE FROM schedules_schedulefire WHERE id = ANY(ARRAY(
     WHERE f.recorded_at < %(oldest)s AND f.outcome <> 'buffered' AND EXISTS (
         SELECT 1 FROM schedules_schedulefire later
         WHERE later.schedule_id = f.schedule_id AND later.scheduled_for > f.scheduled_for)
-    ORDER BY f.id LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED))
 RETURNING id
 """
 
 
 def _audit_chunk(
     rows: Sequence[tuple[UUID, str, datetime]], since: datetime, until: datetime, using: str
-) -> Iterator[Finding]:
+) -> tuple[list[Finding], int]:
+    """What is wrong with these schedules, and how many of them cannot be computed."""
+    found: list[Finding] = []
+    unreadable = 0
     ids = [pk for pk, _, _ in rows]
     chains: dict[UUID, list[ScheduleVersion]] = {}
     for version in ScheduleVersion.objects.using(using).filter(schedule_id__in=ids).order_by("schedule_id", "number"):
@@ -229,9 +266,11 @@ def _audit_chunk(
             compare(finding, _segments(versions), entries.get(pk, []), begin, end)
         except Exception as error:  # noqa: BLE001 - one broken spec must not hide what is wrong elsewhere
             log.warning("ledger.audit_failed", schedule_id=str(pk), error=repr(error))
+            unreadable += 1
             continue
         if finding.differences:
-            yield finding
+            found.append(finding)
+    return found, unreadable
 
 
 def _segments(versions: Sequence[ScheduleVersion]) -> list[Segment]:

@@ -70,6 +70,9 @@ CLAIM_BUFFERED = f"""
 # Race: an edit, pause or resume against firing. It waits for the visit in progress; later visits wait for it.
 LOCK = f"SELECT {COLUMNS} FROM schedules_schedule s WHERE s.id = ANY(%(ids)s::uuid[]) ORDER BY s.id FOR NO KEY UPDATE"
 
+# Race: a backfill's step against a visit or an edit. It waits for nobody: the beat that takes it has others to fire.
+LOCK_FREE = "SELECT s.id FROM schedules_schedule s WHERE s.id = %(id)s FOR NO KEY UPDATE SKIP LOCKED"
+
 VERSIONS = """
 SELECT v.id, v.schedule_id, v.number, v.spec, floor(extract(epoch FROM v.effective_from))::bigint AS effective_from
 FROM schedules_scheduleversion v WHERE v.id = ANY(%(ids)s::uuid[])
@@ -249,6 +252,11 @@ def claim_buffered(*, limit: int, using: str) -> list[Any]:
 def lock(ids: Sequence[UUID], *, using: str) -> list[Any]:
     """Lock these schedules, waiting for whoever has them."""
     return engine.fetch_all(LOCK, {"ids": list(ids)}, using=using)
+
+
+def lock_free(schedule_id: UUID, *, using: str) -> bool:
+    """Lock a schedule if nobody has it; False when somebody has, or when there is none."""
+    return engine.fetch_one(LOCK_FREE, {"id": schedule_id}, using=using) is not None
 
 
 def open_executions(ids: Sequence[UUID], *, using: str) -> dict[UUID, list[UUID]]:

@@ -28,6 +28,8 @@ log = get_logger(__name__)
 CHANNEL = "schedules"
 #: Seconds between looks when nothing is due and nobody notifies.
 LOOK_SECONDS = 1.0
+#: Seconds between steps of running backfills.
+BACKFILL_SECONDS = 0.25
 #: Seconds between signs of life.
 REPORT_SECONDS = 5.0
 #: Seconds to wait, first and at most, while others hold what is due.
@@ -114,10 +116,16 @@ class FiringLoop(threading.Thread):
         if (todo.news or todo.buffered) and now >= self._news_at:
             outcomes.take_news()
             self._news_at = now + (0.05 if todo.news else self.look_seconds)
-        if todo.backfills and now >= self._backfill_at:
+        wait = self._fire(todo.seconds)
+        return self._backfill(wait) if todo.backfills else wait
+
+    def _backfill(self, wait: float) -> float:
+        """Take backfills further, after what is due has fired. Returns what is left of the wait."""
+        began = time.monotonic()
+        if began >= self._backfill_at:
             backfill.advance_all()
-            self._backfill_at = now + self.look_seconds
-        return self._fire(todo.seconds)
+            self._backfill_at = began + BACKFILL_SECONDS
+        return max(0.0, min(wait - (time.monotonic() - began), BACKFILL_SECONDS))
 
     def _fire(self, seconds: float | None) -> float:
         patience, most = CONTENDED

@@ -69,6 +69,7 @@ class BackfillState(models.TextChoices):
     RUNNING = "running", "Running"
     CANCELLED = "cancelled", "Cancelled"
     FINISHED = "finished", "Finished"
+    FAILED = "failed", "Its timing could not be computed"
 
 
 class BackfillOrder(models.TextChoices):

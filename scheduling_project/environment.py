@@ -106,6 +106,7 @@ class Environment(BaseSettings):
     SCHEDULE_PERIODIC_TASK_MIRROR: bool = True
     SCHEDULE_CATCH_UP_WINDOW_SECONDS: int = Field(default=86_400, ge=0)
     SCHEDULE_CATCH_UP_LIMIT: int = Field(default=100, ge=1, le=100_000)
+    SCHEDULE_LEDGER_DAYS: int = Field(default=90, ge=1, le=36_500)
 
     @field_validator(
         "ALLOWED_HOSTS",

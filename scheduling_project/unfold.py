@@ -38,6 +38,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             "items": [
                 _page("Schedules", "calendar_clock", "schedules.schedule"),
                 _page("Ledger", "receipt_long", "schedules.schedulefire"),
+                _page("Backfills", "history", "schedules.backfill"),
                 _page("Calendars", "calendar_month", "schedules.calendar"),
                 _page("All firing", "power_settings_new", "schedules.firingswitch"),
             ],

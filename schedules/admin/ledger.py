@@ -11,7 +11,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from execution.admin import shown
 from execution.admin.base import ReadOnlyAdmin
-from schedules.models import ScheduleFire
+from schedules.models import BackfillFire, ScheduleFire
 
 
 def span_of(fire: ScheduleFire) -> SafeString:
@@ -30,7 +30,7 @@ def reason_of(fire: ScheduleFire) -> str:
     return ": ".join(part for part in (fire.get_reason_display(), fire.note) if part)
 
 
-def execution_of(fire: ScheduleFire) -> SafeString:
+def execution_of(fire: ScheduleFire | BackfillFire) -> SafeString:
     if fire.execution is None:
         return shown.NOTHING
     return format_html(

@@ -23,6 +23,7 @@ from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, te
 from execution.admin.workflows import history_of, listed_executions
 from execution.models import Execution
 from schedules import conflict_facts, lifecycle, occurrences
+from schedules.admin.backfills import BEGIN
 from schedules.admin.forms import (
     CloneForm,
     DeleteForm,
@@ -144,6 +145,7 @@ VERBS: Final = (
         explanation="Nothing fires from now on. What was due before still does.",
         available=lambda schedule: schedule.enabled,
     ),
+    BEGIN,
     Verb[Schedule](
         name="clone",
         label="Clone",

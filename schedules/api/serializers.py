@@ -172,7 +172,25 @@ class HistorySerializer(StrictSerializer):
     version = serializers.IntegerField(allow_null=True, **READ)
     execution = serializers.UUIDField(source="execution_id", allow_null=True, **READ)
     execution_state = serializers.ChoiceField(choices=ExecutionState.choices, allow_null=True, **READ)
+    started_at = serializers.DateTimeField(allow_null=True, help_text="Of the execution.", **READ)
+    finished_at = serializers.DateTimeField(allow_null=True, help_text="Of the execution.", **READ)
     recorded_at = serializers.DateTimeField(**READ)
+
+
+class HistoryQuerySerializer(StrictSerializer):
+    """Which entries of a history are wanted."""
+
+    outcome = serializers.ChoiceField(choices=FireOutcome.choices, required=False)
+    reason = serializers.ChoiceField(choices=FireReason.choices, required=False)
+    execution_state = serializers.ChoiceField(choices=ExecutionState.choices, required=False)
+    since = InstantField(required=False, help_text="From this instant on.")
+    until = InstantField(required=False, help_text="Up to this instant.")
+    cursor = TextField(required=False, max_length=200, help_text="Where to go on; part of `next`.")
+
+
+def history_query(given: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of a history without those of its page."""
+    return {name: text for name, text in given.items() if name not in {"limit", "page_size"}}
 
 
 class PreviewRequestSerializer(TimingSerializer):
@@ -214,13 +232,23 @@ class StatusSerializer(StrictSerializer):
     next_fire_at = serializers.DateTimeField(allow_null=True, **READ)
     next_fires = PreviewFireSerializer(many=True, **READ)
     overdue_seconds = serializers.FloatField(help_text="How long the next fire has been due.", **READ)
+    last_fire_at = serializers.DateTimeField(allow_null=True, help_text="The latest instant that started.", **READ)
     last_fire = HistorySerializer(allow_null=True, **READ)
     last_execution = ObjectField(allow_null=True, **READ)
+    last_outcome = serializers.ChoiceField(
+        choices=ExecutionState.choices, allow_null=True, help_text="Of its latest execution that has ended.", **READ
+    )
     open_executions = serializers.IntegerField(**READ)
+    running = serializers.ListField(
+        child=serializers.UUIDField(), help_text="Executions that have not ended, the oldest ten.", **READ
+    )
+    buffered = serializers.IntegerField(help_text="Instants that wait for the previous run to end.", **READ)
+    backfills = serializers.ListField(child=serializers.UUIDField(), help_text="Those that run.", **READ)
     started_count = serializers.IntegerField(**READ)
     remaining = serializers.IntegerField(allow_null=True, help_text="Until max_executions.", **READ)
     consecutive_failures = serializers.IntegerField(**READ)
     last_day = ObjectField(help_text="Instants of the last 24 hours by outcome.", **READ)
+    lateness = ObjectField(help_text="Seconds from due to taken in the last 24 hours: p50, p95, max.", **READ)
     periodic_task = ObjectField(allow_null=True, **READ)
 
 
@@ -232,7 +260,15 @@ class StatsSerializer(StrictSerializer):
     overdue = serializers.IntegerField(help_text="Due for more than 10 seconds.", **READ)
     next_fire_at = serializers.DateTimeField(allow_null=True, **READ)
     firing_stopped = FlagField(**READ)
-    last_day = ObjectField(help_text="Instants and executions of the last 24 hours.", **READ)
+    last_day = ObjectField(help_text="Instants recorded and executions started in the last 24 hours.", **READ)
+    executions = ObjectField(
+        help_text="Of all sources: open ones by state; last_hour, last_day: ended by state, success_rate, per_minute.",
+        **READ,
+    )
+    lateness = ObjectField(help_text="Seconds from due to taken: last_hour, last_day: p50, p95, max.", **READ)
+    queues = serializers.ListField(child=ObjectField(), help_text="Depths, workers and slots.", **READ)
+    backfills = serializers.IntegerField(help_text="Those that run.", **READ)
+    ledger = ObjectField(allow_null=True, help_text="The latest audit of the ledger, null before the first.", **READ)
 
 
 class ScheduleVersionSerializer(StrictSerializer):
@@ -362,8 +398,3 @@ class CloneSerializer(StrictSerializer):
 
     name = TextField(max_length=200)
     changes = ObjectField(required=False, default=dict, help_text="As in PATCH.")
-
-
-def shown_pause(schedule: Schedule) -> Mapping[str, Any] | None:
-    """The pause of a schedule, None while it is active."""
-    return None if schedule.enabled else PauseStateSerializer(schedule).data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -19,15 +18,17 @@ from execution.api.filters import AuditFilter, ExecutionFilter
 from execution.api.idempotent import idempotent
 from execution.api.serializers import AuditEntrySerializer, ExecutionSerializer, ExecutionSummarySerializer
 from execution.models import AuditEntry, Execution
-from execution.states import EXECUTION_TERMINAL
-from schedules import history, lifecycle, switch
+from schedules import history, lifecycle, statistics, switch
 from schedules.api import timing_fields
+from schedules.api.backfills import BackfillActions
 from schedules.api.change_views import NARROWING, ChangesMixin, domain_values, flat_errors
 from schedules.api.filters import ScheduleFilter
+from schedules.api.ledger_audits import LedgerAuditActions
 from schedules.api.serializers import (
     CloneSerializer,
     ForecastQuerySerializer,
     ForecastSerializer,
+    HistoryQuerySerializer,
     HistorySerializer,
     PauseSerializer,
     PreviewRequestSerializer,
@@ -40,13 +41,13 @@ from schedules.api.serializers import (
     StatusSerializer,
     SwitchSerializer,
     TriggerSerializer,
-    shown_pause,
+    history_query,
 )
 from schedules.claims import SOURCE_KIND
 from schedules.forecast import forecast
 from schedules.models import Schedule, ScheduleVersion
 from schedules.preview import Preview, preview
-from schedules.states import CatchUpPolicy, FireOutcome, OnConflict, OverlapPolicy
+from schedules.states import CatchUpPolicy, OnConflict, OverlapPolicy
 from schedules.values import pinned
 from scheduling_project.common import clock
 from scheduling_project.common.api import RevisionMixin, expected_revision
@@ -79,11 +80,12 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class ScheduleViewSet(RevisionMixin, ChangesMixin):
+class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, ChangesMixin):
     """When workflows run."""
 
     action_verbs = {
         "trigger": RUN,
+        "backfill": RUN,
         "clone": ADD,
         "preview": VIEW,
         "preview_change": VIEW,
@@ -190,30 +192,23 @@ class ScheduleViewSet(RevisionMixin, ChangesMixin):
 
     # ── What it did and will do ──
 
-    @extend_schema(
-        parameters=[
-            OpenApiParameter("outcome", str, enum=FireOutcome.values),
-            OpenApiParameter("limit", PAGE),
-            OpenApiParameter("cursor", str),
-        ],
-        responses=HistorySerializer(many=True),
-    )
+    @extend_schema(parameters=[HistoryQuerySerializer], responses=HistorySerializer(many=True))
     @action(detail=True, filterset_class=None)
     def history(self, request: Request, id: str) -> Response:
-        """Its ledger and what was triggered beside it, the latest first."""
-        schedule = self.get_object()
+        """Its ledger, joined with its executions, and what was triggered beside it; the latest first."""
+        schedule_id = self._existing()
         limit = NewestFirstPagination().get_page_size(request)
-        outcome = request.query_params.get("outcome")
-        if outcome is not None and outcome not in FireOutcome.values:
-            raise InvalidInput(fields={"outcome": [f"must be one of {', '.join(FireOutcome.values)}"]})
-        cursor = request.query_params.get("cursor")
+        given = HistoryQuerySerializer(data=history_query(request.query_params))
+        given.is_valid(raise_exception=True)
+        asked = dict(given.validated_data)
+        cursor = asked.pop("cursor", None)
         before = history.LATEST if cursor is None else history.read_cursor(cursor)
-        rows = history.history(schedule.pk, limit=limit + 1, before=before, outcome=outcome)
+        narrowed = history.Narrowed(state=asked.pop("execution_state", None), **asked)
+        rows = history.history(schedule_id, limit=limit + 1, before=before, narrowed=narrowed)
         following = None
         if len(rows) > limit:
-            kept = {"cursor": history.cursor_of(rows[limit - 1]["scheduled_for"]), "limit": limit}
-            query = urlencode(kept | ({"outcome": outcome} if outcome else {}))
-            following = request.build_absolute_uri(f"{request.path}?{query}")
+            kept = {**given.data, "cursor": history.cursor_of(rows[limit - 1]["scheduled_for"]), "limit": limit}
+            following = request.build_absolute_uri(f"{request.path}?{urlencode(kept)}")
         shown_rows = HistorySerializer(rows[:limit], many=True).data
         return Response({"results": shown_rows, "next": following, "previous": None})
 
@@ -228,13 +223,13 @@ class ScheduleViewSet(RevisionMixin, ChangesMixin):
     @action(detail=True, filterset_class=None)
     def status(self, request: Request, id: str) -> Response:
         """How it is doing: state, next and last fires, failures, lateness."""
-        return Response(StatusSerializer(_status(self.get_object())).data)
+        return Response(StatusSerializer(statistics.status(self.get_object(), clock.now())).data)
 
     @extend_schema(responses=StatsSerializer)
     @action(detail=False, filterset_class=None, pagination_class=None)
     def stats(self, request: Request) -> Response:
         """How all schedules are doing."""
-        return Response(StatsSerializer(history.stats(clock.now())).data)
+        return Response(StatsSerializer(statistics.stats(clock.now())).data)
 
     @extend_schema(
         parameters=[OpenApiParameter("count", {**PAGE, "default": 10}, description="How many fires.")],
@@ -337,38 +332,3 @@ def _shown_preview(found: Preview) -> dict[str, Any]:
     shown_all = found.as_dict()
     shown_all["next"] = [{"due": fire["utc"], "change": "", **fire} for fire in shown_all["next"]]
     return shown_all
-
-
-def _status(schedule: Schedule) -> dict[str, Any]:
-    now = clock.now()
-    stopped = switch.state().stopped_at is not None
-    executions = Execution.objects.filter(source_kind=SOURCE_KIND, source_id=str(schedule.pk))
-    latest = executions.order_by("-id").values("id", "state", "created_at", "finished_at").first()
-    fires = history.history(schedule.pk, limit=1)
-    shown_next: list[Any] = []
-    if schedule.enabled and schedule.version is not None:
-        after = max(int(now.timestamp()), int(schedule.fired_through.timestamp()))
-        fires_to_come = preview(schedule.version.spec, now=after, count=5, seed=str(schedule.pk))
-        shown_next = _shown_preview(fires_to_come)["next"]
-    overdue = (now - schedule.next_fire_at).total_seconds() if schedule.enabled and schedule.next_fire_at else 0.0
-    most = schedule.max_executions
-    task = schedule.periodic_task
-    return {
-        "id": schedule.pk,
-        "name": schedule.name,
-        "state": "stopped" if stopped and schedule.enabled else history.state_of(schedule),
-        "enabled": schedule.enabled,
-        "pause": schedule if shown_pause(schedule) else None,
-        "next_fire_at": schedule.next_fire_at if schedule.enabled else None,
-        "next_fires": shown_next,
-        "overdue_seconds": max(0.0, round(overdue, 3)),
-        "last_fire": fires[0] if fires else None,
-        "last_execution": latest and {**latest, "id": str(latest["id"])},
-        "open_executions": executions.exclude(state__in=EXECUTION_TERMINAL).count(),
-        "started_count": schedule.started_count,
-        "remaining": None if most is None else max(0, most - schedule.started_count),
-        "consecutive_failures": schedule.consecutive_failures,
-        "last_day": history.outcomes_since(now - timedelta(days=1), schedule_id=schedule.pk),
-        "periodic_task": task
-        and {"id": task.pk, "name": task.name, "enabled": task.enabled, "total_run_count": task.total_run_count},
-    }

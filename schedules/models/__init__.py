@@ -3,6 +3,7 @@
 from schedules.models.backfill import Backfill, BackfillFire
 from schedules.models.calendar import Calendar
 from schedules.models.ledger import ScheduleFire
+from schedules.models.ledger_audit import LedgerAudit
 from schedules.models.optimization import OptimizationChange, OptimizationReport
 from schedules.models.schedule import Schedule, ScheduleVersion
 from schedules.models.switch import FiringSwitch
@@ -12,6 +13,7 @@ __all__ = [
     "BackfillFire",
     "Calendar",
     "FiringSwitch",
+    "LedgerAudit",
     "OptimizationChange",
     "OptimizationReport",
     "Schedule",

@@ -15,12 +15,20 @@ class Backfill(models.Model):
     """Past instants of a schedule that are to run after all. It never reaches past the schedule's watermark."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="backfills")
+    schedule = models.ForeignKey(
+        Schedule,
+        on_delete=models.CASCADE,
+        related_name="backfills",
+        db_index=False,  # `backfill_of_schedule` leads with it
+    )
 
     # What
     since = models.DateTimeField(help_text="First instant, included.")
     until = models.DateTimeField(help_text="Last instant, included.")
     gaps_only = models.BooleanField(default=True, help_text="Only instants that did not start.")
+    ignore_calendars = models.BooleanField(
+        default=False, help_text="Also instants that calendars or blackouts keep from firing."
+    )
     order = models.CharField(max_length=6, choices=BackfillOrder, default=BackfillOrder.OLDEST)
     input = models.JSONField(null=True, blank=True, help_text="Instead of the schedule's.")
     note = models.CharField(max_length=500, blank=True)
@@ -36,6 +44,8 @@ class Backfill(models.Model):
     started = models.PositiveIntegerField(default=0)
     passed = models.PositiveIntegerField(default=0, help_text="Instants that turned out to need nothing.")
     cursor = models.DateTimeField(null=True, blank=True, help_text="The instant that was looked at last.")
+    looked_at = models.DateTimeField(null=True, blank=True, help_text="When it was last asked to go on.")
+    error = models.CharField(max_length=500, blank=True, help_text="Why it failed.")
     created_by = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -51,10 +61,18 @@ class Backfill(models.Model):
                 name="backfill_over_iff_finished",
             ),
         ]
-        indexes = [models.Index(fields=["id"], condition=Q(state=BackfillState.RUNNING), name="backfill_running")]
+        indexes = [
+            models.Index(fields=["id"], condition=Q(state=BackfillState.RUNNING), name="backfill_running"),
+            models.Index(fields=["schedule", "-id"], name="backfill_of_schedule"),
+        ]
 
     def __str__(self) -> str:
         return f"backfill of {self.schedule_id} from {self.since:%Y-%m-%d}"
+
+    @property
+    def remaining(self) -> int:
+        """Instants still to start, as far as the count of the beginning holds."""
+        return max(0, self.total - self.started) if self.state == BackfillState.RUNNING else 0
 
 
 class BackfillFire(models.Model):

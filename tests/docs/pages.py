@@ -63,6 +63,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "SCHEDULE_PERIODIC_TASK_MIRROR": "Keep a django-celery-beat PeriodicTask for each schedule.",
         "SCHEDULE_CATCH_UP_WINDOW_SECONDS": "Late instants older than this are missed, where a schedule says nothing.",
         "SCHEDULE_CATCH_UP_LIMIT": "Most late instants of one schedule that one catch-up starts.",
+        "SCHEDULE_LEDGER_DAYS": "Days for which ledger entries, and the figures of their audits, are kept.",
     },
     "Operations": {
         "WORKFLOW_AGING_SECONDS": "Due work that waited so long gains one level of priority, and so on; 0: never.",

@@ -8,7 +8,7 @@ import pytest
 
 from execution.models import AuditEntry
 from schedules import audit, firing, lifecycle, tasks, versions
-from schedules.models import ScheduleFire, ScheduleVersion
+from schedules.models import LedgerAudit, ScheduleFire, ScheduleVersion
 from tests.schedules.builders import MINUTELY, schedule, workflow
 
 pytestmark = pytest.mark.django_db
@@ -101,7 +101,8 @@ def test_very_many_differences_are_counted_not_listed(nightly, monkeypatch):
 
 def test_a_spec_that_cannot_be_compiled_hides_nobody_else(nightly):
     ScheduleVersion.objects.filter(schedule=nightly).update(spec={"timezone": "Mars/Olympus", "timetables": []})
-    assert audit.audit().findings == []
+    done = audit.audit()
+    assert (done.findings, done.unreadable) == ([], 1)
 
 
 def test_pruning_keeps_the_latest_and_the_buffered_entries(nightly, settings):
@@ -112,3 +113,40 @@ def test_pruning_keeps_the_latest_and_the_buffered_entries(nightly, settings):
     assert audit.prune(batch=10) == 28
     assert ScheduleFire.objects.count() == 2
     tasks.prune()
+
+
+def test_each_audit_leaves_its_figures(nightly, settings):
+    assert audit.latest() is None
+    audit.run()
+    ScheduleFire.objects.order_by("scheduled_for")[3].delete()
+    done = audit.run()
+    kept = audit.latest()
+    assert (kept.schedules, kept.findings, kept.differences, kept.unreadable) == (1, 1, 1, 0)
+    assert (kept.since, kept.until) == (done.since, done.until)
+    assert str(kept) == "1 differences in 1 schedules"
+    settings.SCHEDULE_LEDGER_DAYS = 0
+    audit.prune()
+    assert not LedgerAudit.objects.exists()
+
+
+def test_a_schedule_deleted_while_it_is_compared_is_no_finding(nightly, monkeypatch):
+    real = audit._audit_chunk
+    gone = []
+
+    def delete_first(rows, *args):
+        if not gone:
+            gone.append(ScheduleFire.objects.all().delete())
+            found = real(rows, *args)
+            lifecycle.delete(nightly.pk, actor="a")
+            return found
+        return real(rows, *args)
+
+    monkeypatch.setattr(audit, "_audit_chunk", delete_first)
+    done = audit.audit()
+    assert (done.schedules, done.findings) == (1, [])
+
+
+def test_what_is_about_to_be_pruned_is_not_missed(nightly, settings, base):
+    settings.SCHEDULE_LEDGER_DAYS = 1
+    done = audit.audit(since=base - timedelta(days=30))
+    assert done.since > datetime.now(UTC) - timedelta(days=1)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schedules import as_code, audit, lifecycle, periodic_tasks, switch, values
+from schedules.management import backfills
 from schedules.models import Schedule
 from schedules.states import OnResume
 from scheduling_project.common.errors import DomainError
@@ -45,6 +46,7 @@ class Command(BaseCommand):
             if verb == "trigger":
                 one.add_argument("--input", help="JSON, instead of the schedule's input")
                 one.add_argument("--priority", help="0 (first) to 9, or its name")
+        backfills.add_arguments(verbs)
         exporting = verbs.add_parser("export", help="print schedules as YAML or JSON")
         exporting.add_argument("--json", action="store_true")
         applying = verbs.add_parser("apply", help="make schedules what a YAML or JSON file says")
@@ -60,7 +62,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
         self.console = Console(file=cast(IO[str], self.stdout), width=None if sys.stdout.isatty() else 160)
         try:
-            getattr(self, f"do_{verb}")(options)
+            getattr(self, f"do_{verb.replace('-', '_')}")(options)
         except DomainError as error:
             raise CommandError(str(error)) from None
 
@@ -112,6 +114,15 @@ class Command(BaseCommand):
             priority=int(level) if level is not None and level.isdigit() else level,
         )
         self.stdout.write(str(execution.pk))
+
+    def do_backfill(self, options: dict[str, Any]) -> None:
+        backfills.begin(self._schedule(options), options, actor=self.actor, console=self.console)
+
+    def do_backfills(self, options: dict[str, Any]) -> None:
+        backfills.show(self.console)
+
+    def do_cancel_backfill(self, options: dict[str, Any]) -> None:
+        backfills.cancel(options, actor=self.actor, console=self.console)
 
     def do_export(self, options: dict[str, Any]) -> None:
         documents = {"schedules": as_code.export(Schedule.objects.all())}

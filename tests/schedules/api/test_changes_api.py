@@ -199,7 +199,7 @@ def test_each_asks_for_the_permissions_of_what_it_does(api: Api) -> None:
     eve("change_schedule").refused("post", "/api/schedules/upsert", BODY, status=403)
     eve("change_schedule").refused("post", "/api/schedules/apply", {"schedules": [document]}, status=403)
     prune = {"schedules": [document], "prune": True}
-    assert eve(*names).refused("post", "/api/schedules/apply", prune, status=403)["permission"].endswith(
-        "delete_schedule"
+    assert (
+        eve(*names).refused("post", "/api/schedules/apply", prune, status=403)["permission"].endswith("delete_schedule")
     )
     assert eve(*names).ok("post", "/api/schedules/apply", {"schedules": [document]})["created"] == []
