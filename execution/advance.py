@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import dispatch, engine, graph_rows, queue, signals
+from execution import dispatch, engine, epilogue, graph_rows, queue, signals
 from execution.expressions import ExpressionError, Reference, Template
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan, seconds
@@ -82,7 +82,12 @@ def conclude_held(
     """`conclude` for a step run known by its ids and lease token."""
     step = plan.steps[name]
     # Without anything to decide the one statement is the transaction.
-    simple = not is_item and plan.output is None and all(plan.steps[s].is_plain for s in step.successors)
+    simple = (
+        not is_item
+        and plan.output is None
+        and not plan.sections
+        and all(plan.steps[s].is_plain for s in step.successors)
+    )
     with nullcontext() if simple else engine.transaction():
         finished = queue.finish(
             step_run_id, execution_id=execution_id, token=token, ending=ending, expired=expired, now=now
@@ -113,24 +118,40 @@ def follow(
     execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None = None, using: str | None = None
 ) -> None:
     """Everything that a finishing statement leaves to decide. The execution's row is held by now."""
-    _follow(execution_id, plan, finished, now=now, using=using)
-    if finished.ripe:
+    opened = _follow(execution_id, plan, finished, now=now, using=using)
+    if finished.ripe or opened:
         decide_ripe(execution_id, plan, now=now, using=using)
 
 
-def _follow(execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None, using: str | None) -> None:
-    """`follow`, but for the successors that wait for a decision."""
+def _follow(execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None, using: str | None) -> bool:
+    """`follow`, but for what waits for a decision: the successors, or a section that was opened (then it is True)."""
     hints = [*finished.ready, *([finished.next_item] if finished.next_item else [])]
     dispatch.publish_on_commit(hints, using=using)
     if finished.parent_id is not None and finished.parent_items_open == 0:
         _fan_in(execution_id, finished.parent_id, plan, now=now)
     if finished.frees:
         signals.announce_freed(using=using)
-    state = finished.execution_state
+    if finished.execution_state is None:
+        return False
+    state = _end(execution_id, plan, ExecutionState(finished.execution_state), now=now, using=using)
     if state is not None:
-        if state == ExecutionState.SUCCEEDED and plan.output is not None:
-            state = _keep_output(execution_id, plan.output, now=now, using=using)
         signals.announce_finished(execution_id, state, using=using)
+    return state is None
+
+
+def _end(
+    execution_id: UUID, plan: Plan, state: ExecutionState, *, now: datetime | None, using: str | None
+) -> ExecutionState | None:
+    """The last open step has ended: the state that the execution ends in, None when another section begins."""
+    present = epilogue.present(execution_id, using=using) if plan.sections else None
+    section = present.section if present is not None else ""
+    if state == ExecutionState.SUCCEEDED and plan.output is not None and not section:
+        state = _keep_output(execution_id, plan.output, now=now, using=using)
+    if present is None:
+        return state
+    if epilogue.open_next(execution_id, plan, after=section, ended=state, now=now, using=using):
+        return None
+    return ExecutionState.CANCELLED if epilogue.keep_cancelled(execution_id, using=using) else state
 
 
 def decide_ripe(execution_id: UUID, plan: Plan, *, now: datetime | None = None, using: str | None = None) -> None:
@@ -153,6 +174,8 @@ def _decide(
     step_run_id: UUID, held: Any, step: StepPlan, plan: Plan, *, now: datetime | None, using: str | None
 ) -> list[Hint]:
     scope = scope_of(held, _references(step), with_all_steps=step.when is not None, using=using)
+    if step.section:
+        scope["execution"] |= epilogue.facts(held.id, plan, using=using)
     if step.when is not None and not step.when.matches(scope):
         mismatch = step.when.explain(scope)
         ending = ending_of(plan, step, state=StepState.SKIPPED, reason=f"when: {mismatch}")

@@ -211,7 +211,7 @@ def _executions(starts: Sequence[Start], plans: Sequence[Plan], now: datetime) -
             else ExecutionState.QUEUED.value
             for start in starts
         ],
-        "open_steps": [len(plan.steps) for plan in plans],
+        "open_steps": [len(plan.main) for plan in plans],
     }
     return {name: engine.array(values) for name, values in columns.items()} | {"now": now}
 
@@ -228,7 +228,7 @@ def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, u
     for start, plan in created:
         workflow = start.version.workflow
         available_at = max(start.start_at, now) if start.start_at is not None else now
-        for step in plan.steps.values():
+        for step in plan.main:
             ready = not step.needs and step.is_plain and not start.concurrency_key
             waiting_for = WaitingFor.KEY if not step.needs and start.concurrency_key else WaitingFor.NEEDS
             row = (
@@ -249,7 +249,7 @@ def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, u
             )
             for name, value in zip(STEP_COLUMNS, row, strict=True):
                 columns[name].append(value)
-        if not start.concurrency_key and any(_needs_decision(step) for step in plan.steps.values()):
+        if not start.concurrency_key and any(_needs_decision(step) for step in plan.main):
             undecided.append((start, plan))
     arrays = {name: engine.array(values) for name, values in columns.items()}
     params = arrays | {"now": now, "bound": settings.WORKFLOW_IN_FLIGHT_PER_LEVEL}

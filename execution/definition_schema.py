@@ -8,6 +8,8 @@ from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 
 STEP_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
 WORKFLOW_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+#: Parts of a definition whose steps run after the main ones.
+SECTIONS = ("on_success", "on_failure", "finally")
 STEP_KINDS = ("task", "http", "workflow", "wait", "approval", "emit")
 
 DURATION: dict[str, Any] = {
@@ -134,6 +136,21 @@ DEFINITION_SCHEMA: dict[str, Any] = {
             "maxProperties": 1_000,
             "propertyNames": {"pattern": STEP_NAME},
             "additionalProperties": {"$ref": "#/$defs/step"},
+        },
+        **{
+            name: {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 100,
+                "propertyNames": {"pattern": STEP_NAME},
+                "additionalProperties": {"$ref": "#/$defs/step"},
+                "description": described,
+            }
+            for name, described in {
+                "on_success": "Steps that run after the main ones have succeeded.",
+                "on_failure": "Steps that run after the main ones have failed; `execution.error` says with what.",
+                "finally": "Steps that run last, however it ended, also when it was cancelled or overdue.",
+            }.items()
         },
         "output": {"description": "What the execution returns; expressions are evaluated at its end."},
         "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 31_536_000},

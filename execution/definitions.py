@@ -20,7 +20,7 @@ from django.conf import settings
 from jsonschema import Draft202012Validator
 
 from execution import json_schemas, patterns, priority
-from execution.definition_schema import DEFINITION_SCHEMA, STEP_KINDS, STEP_NAME
+from execution.definition_schema import DEFINITION_SCHEMA, SECTIONS, STEP_KINDS, STEP_NAME
 from execution.expressions import ExpressionError, Reference, compile_template
 from execution.graph import WORKER_KINDS, called_workflow, seconds
 from execution.json_schemas import Problems, add, dotted
@@ -136,9 +136,16 @@ def _meaning(definition: Mapping[str, Any], workflow: str) -> Problems:
         if not _STEP_NAME.fullmatch(name):
             add(problems, dotted("steps", name), f"is not a valid name: must match {STEP_NAME}")
     ancestors = _ancestors(problems, steps)
+    sections = {section: definition[section] for section in SECTIONS if section in definition}
+    _check_names(problems, steps, sections)
     input_members = _closed_members(definition.get("input")) if not problems else None
     for name, step in steps.items():
         _Step(problems, name, step, steps, ancestors.get(name), input_members, workflow).check()
+    for section, own in sections.items():
+        before = _ancestors(problems, own, at=section)
+        for name, step in own.items():
+            seen = set(steps) | before.get(name, set(own))
+            _Step(problems, name, step, {**steps, **own}, seen, input_members, workflow, at=section).check()
     if "concurrency" in definition:
         _check_template(
             problems,
@@ -162,20 +169,36 @@ def _meaning(definition: Mapping[str, Any], workflow: str) -> Problems:
     return problems
 
 
-def _ancestors(problems: Problems, steps: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+def _check_names(problems: Problems, steps: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Every step of an execution has a name of its own, whatever its section."""
+    seen = dict.fromkeys(steps, "steps")
+    for section, own in sections.items():
+        for name in own:
+            if not _STEP_NAME.fullmatch(name):
+                add(problems, dotted(section, name), f"is not a valid name: must match {STEP_NAME}")
+            if name in seen:
+                add(problems, dotted(section, name), f"there is a step {name} in {seen[name]} already")
+            seen.setdefault(name, section)
+
+
+def _ancestors(problems: Problems, steps: Mapping[str, Mapping[str, Any]], *, at: str = "steps") -> dict[str, set[str]]:
     """Per step all steps that have ended before it starts. Notes unknown needs and cycles."""
     known: dict[str, tuple[str, ...]] = {}
     for name, step in steps.items():
         for index, need in enumerate(step.get("needs", ())):
             if need not in steps:
-                add(problems, dotted("steps", name, "needs", index), f"there is no step {need}")
+                add(
+                    problems,
+                    dotted(at, name, "needs", index),
+                    f"there is no step {need}" + (f" in {at}" if at != "steps" else ""),
+                )
         known[name] = tuple(need for need in step.get("needs", ()) if need in steps)
     try:
         order = list(graphlib.TopologicalSorter(known).static_order())
     except graphlib.CycleError as error:
         circle: list[str] = list(reversed(error.args[1]))
         for name in dict.fromkeys(circle):
-            add(problems, dotted("steps", name, "needs"), f"needs itself in a circle: {' → '.join(circle)}")
+            add(problems, dotted(at, name, "needs"), f"needs itself in a circle: {' → '.join(circle)}")
         return {}
     ancestors: dict[str, set[str]] = {}
     for name in order:
@@ -195,18 +218,19 @@ class _Step:
         ancestors: set[str] | None,
         inputs: frozenset[str] | None,
         workflow: str,
+        at: str = "steps",
     ) -> None:
-        self.workflow = workflow
+        self.workflow, self.at = workflow, at
         self.problems, self.name, self.step, self.steps, self.inputs = problems, name, step, steps, inputs
         # In a cycle nobody comes before anybody; expressions are then only checked for existence.
         self.ancestors = set(steps) if ancestors is None else ancestors
 
     def note(self, rule: str, *path: str | int) -> None:
-        add(self.problems, dotted("steps", self.name, *path), rule)
+        add(self.problems, dotted(self.at, self.name, *path), rule)
 
     def check(self) -> None:
         step = self.step
-        _check_common(self.problems, step, dotted("steps", self.name))
+        _check_common(self.problems, step, dotted(self.at, self.name))
         kind = next(kind for kind in STEP_KINDS if kind in step)
         if kind == "task":
             self.check_task()
@@ -321,7 +345,7 @@ class _Step:
         _check_template(
             self.problems,
             value,
-            dotted("steps", self.name, member),
+            dotted(self.at, self.name, member),
             steps=self.steps,
             ancestors=self.ancestors,
             item=item,

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from execution import patterns, priority
-from execution.definition_schema import STEP_KINDS
+from execution.definition_schema import SECTIONS, STEP_KINDS
 from execution.expressions import Template, compile_template
+
+ON_SUCCESS, ON_FAILURE, FINALLY = SECTIONS
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 LONGEST = 365 * UNITS["d"]  # seconds; no sleep and no approval takes longer
@@ -38,6 +40,7 @@ class StepPlan:
     priority: int | None
     pool: str
     pool_units: int
+    section: str = ""
 
     @property
     def writes_letters(self) -> bool:
@@ -61,7 +64,7 @@ class Concurrency:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A compiled definition. `steps` is in topological order."""
+    """A compiled definition. `steps` is in topological order, those of `sections` (by name) after the `main` ones."""
 
     steps: Mapping[str, StepPlan]
     output: Template | None
@@ -71,7 +74,13 @@ class Plan:
     queue: str
     priority: int | None
     concurrency: Concurrency | None
+    sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _descendants: dict[str, tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def main(self) -> list[StepPlan]:
+        """The steps that an execution begins with."""
+        return [step for step in self.steps.values() if not step.section]
 
     def descendants(self, name: str) -> tuple[str, ...]:
         """Every step that needs `name`, directly or not."""
@@ -96,21 +105,31 @@ def compile_plan(definition: Mapping[str, Any], *, http_timeout: float | None = 
     Raises:
         graphlib.CycleError, ExpressionError, PatternError, KeyError: for one that it has not.
     """
-    raw = definition["steps"]
-    sorter = graphlib.TopologicalSorter({name: step.get("needs", ()) for name, step in raw.items()})
-    order = list(sorter.static_order())
+    sections = {name: definition[name] for name in SECTIONS if definition.get(name)}
+    raw = dict(definition["steps"])
+    order: list[str] = []
+    for steps in (definition["steps"], *sections.values()):
+        raw.update(steps)
+        order += graphlib.TopologicalSorter(
+            {name: step.get("needs", ()) for name, step in steps.items()}
+        ).static_order()
     successors: dict[str, list[str]] = {name: [] for name in raw}
     for name, step in raw.items():
         for need in step.get("needs", ()):
             successors[need].append(name)
+    section_of = {name: section for section, steps in sections.items() for name in steps}
     return Plan(
-        steps={name: _compile_step(name, raw[name], tuple(successors[name]), http_timeout) for name in order},
+        steps={
+            name: _compile_step(name, raw[name], tuple(successors[name]), http_timeout, section_of.get(name, ""))
+            for name in order
+        },
         output=compile_template(definition["output"], path="$.output") if "output" in definition else None,
         input_schema=definition.get("input"),
         retry=definition.get("retry"),
         timeout=definition.get("timeout"),
         queue=definition.get("queue", ""),
         priority=None if "priority" not in definition else priority.parse(definition["priority"]),
+        sections={name: tuple(steps) for name, steps in sections.items()},
         concurrency=_compile_concurrency(definition["concurrency"]) if "concurrency" in definition else None,
     )
 
@@ -124,9 +143,9 @@ def _compile_concurrency(raw: Mapping[str, Any]) -> Concurrency:
 
 
 def _compile_step(
-    name: str, raw: Mapping[str, Any], successors: tuple[str, ...], http_timeout: float | None
+    name: str, raw: Mapping[str, Any], successors: tuple[str, ...], http_timeout: float | None, section: str
 ) -> StepPlan:
-    path = f"$.steps.{name}"
+    path = f"$.{section or 'steps'}.{name}"
     kind = next(kind for kind in STEP_KINDS if kind in raw)
     argument_key = "with" if kind == "task" else kind
     called = called_workflow(raw)
@@ -147,6 +166,7 @@ def _compile_step(
         priority=None if "priority" not in raw else priority.parse(raw["priority"]),
         pool=raw.get("pool", {}).get("name", ""),
         pool_units=raw.get("pool", {}).get("units", 1),
+        section=section,
     )
 
 

@@ -115,8 +115,11 @@ untold AS (
 )
 UPDATE execution_execution e
 SET state = CASE WHEN e.state = 'failed' THEN 'running' ELSE e.state END, state_reason = '', finished_at = NULL,
-    open_steps = e.open_steps + %(steps)s::int, failed_steps = greatest(0, e.failed_steps - %(failures)s::int),
+    open_steps = e.open_steps + %(steps)s::int,
+    failed_steps = CASE WHEN %(restarts)s::bool THEN 0 ELSE greatest(0, e.failed_steps - %(failures)s::int) END,
     input = coalesce(%(input)s::jsonb, e.input),
+    section = CASE WHEN %(restarts)s::bool THEN '' ELSE e.section END,
+    outcome = CASE WHEN %(restarts)s::bool THEN NULL ELSE e.outcome END,
     deadline_at = CASE WHEN e.deadline_at < clock.now
         THEN clock.now + (e.deadline_at - coalesce(e.started_at, e.created_at)) ELSE e.deadline_at END
 FROM clock WHERE e.id = %(id)s::uuid AND e.state IN ('failed', 'running', 'paused')
@@ -147,6 +150,7 @@ RETURNING s.id
 REDRIVE_LETTERS = """
 UPDATE execution_deadletter SET state = 'redriving', redrives = redrives + 1, decided_by = %(actor)s::text
 WHERE execution_id = %(id)s::uuid AND state = 'open' AND step_run_id IS NOT NULL
+  AND NOT step_name = ANY(%(but)s::text[])
 RETURNING id
 """
 
@@ -232,6 +236,7 @@ def reopen(
         "id": execution_id,
         "steps": again.steps,
         "failures": again.failures,
+        "restarts": again.restarts is not None,
         "input": None if input is None else engine.dump_json(input),
         "now": now,
     }
@@ -242,7 +247,8 @@ def reopen(
         if open_counts:
             ids, counts = list(open_counts.keys()), list(open_counts.values())
             engine.fetch_all(REWAIT, {"waiting_for": waiting_for, "ids": ids, "open": counts, "now": now}, using=using)
-    engine.fetch_all(REDRIVE_LETTERS, {"id": execution_id, "actor": actor}, using=using)
+    but = list(again.restarts or ())  # these follow when their section does
+    engine.fetch_all(REDRIVE_LETTERS, {"id": execution_id, "actor": actor, "but": but}, using=using)
     return [Hint(*row) for row in rows]
 
 

@@ -30,6 +30,7 @@ class Resumption:
 
     `queued` run again at once. `waiting` (id → needs that have not ended) wait, or are decided anew when that is 0.
     `fan_outs` (id → items that have not ended) wait for their items, some of which are among `queued`.
+    `restarts`: main steps run again, so the sections (whose steps these are) follow anew; None when only they failed.
     `steps`: how many steps (not items) are open again. `failures`: how many of them had failed for good.
     """
 
@@ -38,6 +39,7 @@ class Resumption:
     fan_outs: Mapping[UUID, int] = field(default_factory=dict)
     steps: int = 0
     failures: int = 0
+    restarts: tuple[str, ...] | None = None
 
 
 def resumption(plan: Plan, facts: Iterable[StepFact]) -> Resumption:
@@ -55,6 +57,9 @@ def resumption(plan: Plan, facts: Iterable[StepFact]) -> Resumption:
     failed = {
         name for name, row in steps.items() if row.state == StepState.FAILED and not plan.steps[name].continue_on_error
     }
+    restarts = any(not plan.steps[name].section for name in failed)
+    if restarts:
+        failed = {name for name in failed if not plan.steps[name].section}
     behind = {step for name in failed for step in plan.descendants(name)}
     behind = {name for name in behind if _is_skipped_behind(steps.get(name))}
     again = failed | behind
@@ -78,7 +83,14 @@ def resumption(plan: Plan, facts: Iterable[StepFact]) -> Resumption:
             queued.append(row.id)
         else:
             waiting[row.id] = open_needs(name)
-    return Resumption(tuple(queued), waiting, fan_outs, steps=len(again), failures=len(failed))
+    return Resumption(
+        tuple(queued),
+        waiting,
+        fan_outs,
+        steps=len(again),
+        failures=len(failed),
+        restarts=tuple(name for name, step in plan.steps.items() if step.section) if restarts else None,
+    )
 
 
 def _is_skipped_behind(row: StepFact | None) -> bool:

@@ -18,7 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, close_old_connections, connections
 
-from execution import advance, broken, child_rows, children, engine, graph_rows, lease, queue, step_tasks
+from execution import advance, broken, child_rows, children, engine, epilogue, graph_rows, lease, queue, step_tasks
 from execution.failures import ends_process, failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
@@ -188,7 +188,7 @@ def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
     if names:
         wanted = None if None in names else [name for name in names if name is not None]
         steps = graph_rows.step_results(claim.execution_id, names=wanted)
-    scope = {
+    scope: dict[str, Any] = {
         "input": claim.input,
         "steps": steps,
         "item": claim.item,
@@ -199,6 +199,8 @@ def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
             "scheduled_for": claim.scheduled_for.isoformat() if claim.scheduled_for else None,
         },
     }
+    if step.section:
+        scope["execution"] |= epilogue.facts(claim.execution_id, plan)
     return step.argument.render(scope, max_bytes=settings.WORKFLOW_MAX_PAYLOAD_BYTES)
 
 

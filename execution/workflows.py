@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, ProtectedError
 
 from execution import audit, definitions, engine, priority
+from execution.definition_schema import SECTIONS
 from execution.graph import called_workflow
 from execution.json_schemas import Problems, add, dotted
 from execution.models import Execution, Workflow, WorkflowVersion
@@ -256,7 +257,7 @@ def _add_version(workflow: Workflow, definition: Any, *, actor: str, note: str, 
 # Race: a workflow is deleted or renamed while another one that calls it is saved. The saver holds what it calls (FOR
 # KEY SHARE), which the deleter's lock (FOR UPDATE) excludes: one of them waits, and then sees what the other did.
 def _hold_called(definition: Mapping[str, Any]) -> None:
-    names = {called_workflow(step).get("name") for step in definition["steps"].values()} - {None}
+    names = {called_workflow(step).get("name") for step in _steps_of(definition)} - {None}
     held = (
         engine.fetch_all(
             "SELECT name FROM execution_workflow WHERE name = ANY(%(names)s::text[]) ORDER BY id FOR KEY SHARE",
@@ -271,12 +272,16 @@ def _hold_called(definition: Mapping[str, Any]) -> None:
         raise Conflict(f"There is no workflow {', '.join(sorted(map(str, missing)))} any more.")
 
 
+def _steps_of(definition: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [step for part in ("steps", *SECTIONS) for step in definition.get(part, {}).values()]
+
+
 CALLERS = """
 SELECT DISTINCT w.name FROM execution_workflowversion v JOIN execution_workflow w ON w.id = v.workflow_id
 WHERE w.id <> %(id)s::uuid
   AND (v.id = w.published_id OR EXISTS (
       SELECT 1 FROM execution_execution e WHERE e.version_id = v.id AND e.finished_at IS NULL))
-  AND jsonb_path_exists(v.definition, '$.steps.*.workflow ? (@ == $name || @.name == $name)',
+  AND jsonb_path_exists(v.definition, '$.*.*.workflow ? (@ == $name || @.name == $name)',
       jsonb_build_object('name', %(name)s::text), true)
 ORDER BY w.name LIMIT 20
 """

@@ -203,6 +203,9 @@ MEMBERS = {
     "priority": "0 (first) to 9, or `critical`, `high`, `normal`, `low`.",
     "concurrency": "How many executions with the same key run at once: `key` (with expressions), `limit` (1), and what "
     "a further one does: `on_conflict` `queue`, `skip` or `cancel_older`.",
+    "on_success": "Steps that run after the main ones have succeeded.",
+    "on_failure": "Steps that run after the main ones have failed.",
+    "finally": "Steps that run last, however it ended.",
     "needs": "Steps that must have ended before.",
     "when": "A pattern over `{input, steps, execution}`; where it does not match, the step is skipped.",
     "for_each": "A list, or an expression that gives one: the step runs once for each `item`. Its output is "
@@ -228,6 +231,32 @@ class path (`OSError`, `httpx.ConnectError`; base classes count), by HTTP status
 trigger or the call that started the execution, then the workflow, then the Celery task's own `autoretry_for` options,
 then none (one attempt). The policy in force and its origin are shown with every execution. A delay that the step
 (`self.retry(countdown=…)`) or the server (`Retry-After`) asks for comes before the policy's own.
+
+## After the main steps
+
+`on_success`, `on_failure` and `finally` hold steps like `steps` does, by names that occur once in the definition. When
+the main steps have ended, the steps of `on_success` or `on_failure` run in the same execution, and then those of
+`finally`. They may read every main step (null where it did not run), `execution.outcome` (`succeeded`, `failed` or
+`cancelled`) and `execution.error` (`{step, type, message}`, null after success); `needs` names steps of the same
+section. A section does not change how the execution ends, unless one of its steps fails for good without
+`on_error: continue`: then the execution is `failed`, with a dead letter. `output` is made before the sections run.
+
+`finally` also runs when the execution was cancelled or is past its deadline, provided that something of it had begun.
+It then has `WORKFLOW_CLEANUP_SECONDS` of its own, and the execution ends as `cancelled` afterwards. Cancelling a second
+time ends these steps too. When failed main steps are resumed, the sections follow anew.
+
+## Calling workflows
+
+`{"workflow": "name"}`, or `{"workflow": {"name": "…", "version": 3, "input": {…}}}`, starts an execution of that
+workflow and waits for its end without holding a worker. Without `version` it is the one that is published when the
+child starts. There is exactly one child per attempt: a retry of the step starts another. The child has the priority of
+the step and tells where it comes from (`source.kind` is `child`, `source.id` the execution that called it).
+
+The child's output is the step's output. A child that fails, fails the step (`child_failed` in retry policies); both
+executions then have a dead letter. One that somebody cancelled is not started again (`child_cancelled`); the step's
+`timeout` is the child's deadline (`timeout`). Whoever cancels an execution cancels what it called. A workflow that
+calls itself, also by way of others, is refused, and so are more than `WORKFLOW_MAX_CHILD_DEPTH` levels. A workflow
+that others call can neither be deleted nor renamed.
 
 ## The schema
 

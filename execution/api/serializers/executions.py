@@ -65,6 +65,13 @@ class ExecutionSummarySerializer(StrictSerializer):
     idempotency_key = serializers.CharField(allow_null=True, **READ)
     priority = serializers.IntegerField(**READ)
     queue = serializers.CharField(**READ)
+    outcome = serializers.ChoiceField(
+        choices=ExecutionState.choices,
+        allow_null=True,
+        help_text="How its main steps ended, where on_success, on_failure or finally steps follow.",
+        **READ,
+    )
+    section = serializers.CharField(help_text="Whose steps run or ran last; empty for the main ones.", **READ)
     open_steps = serializers.IntegerField(**READ)
     failed_steps = serializers.IntegerField(**READ)
     created_at = serializers.DateTimeField(**READ)
