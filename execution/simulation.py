@@ -204,6 +204,10 @@ class _Run:
         self.gone = False
 
 
+def _sure_width(level: Sequence[Stage]) -> int:
+    return sum(stage.width for stage in level) if all(stage.share >= 1 for stage in level) else 0
+
+
 def simulate(
     arrivals: Iterable[tuple[float, int]],
     loads: Sequence[Load],
@@ -228,7 +232,8 @@ class _Simulation:
     def __init__(self, loads: Sequence[Load], capacity: Capacity, start: float, end: float, width: float) -> None:
         count = max(1, math.ceil((end - start) / width))
         self.loads = loads
-        self.levels = [load.profile.levels for load in loads]
+        # Per load its levels, each with its step runs where every stage is sure to run, else 0.
+        self.levels = [[(level, _sure_width(level)) for level in load.profile.levels] for load in loads]
         self.shares = [Share() for _ in loads]
         self.outcome = Outcome(
             start=start,
@@ -305,12 +310,10 @@ class _Simulation:
             if run.level == len(levels):
                 self._finish(run, now)
                 return
-            wanted = [
-                stage
-                for stage in levels[run.level]
-                if stage.share >= 1 or self._draw(1_000_000) < stage.share * 1_000_000
-            ]
-            run.open = sum(stage.width for stage in wanted)
+            wanted, run.open = levels[run.level]
+            if not run.open:
+                wanted = tuple(one for one in wanted if self._draw(1_000_000) < one.share * 1_000_000)
+                run.open = sum(stage.width for stage in wanted)
             if run.open:
                 break
         for stage in wanted:
@@ -353,7 +356,8 @@ class _Simulation:
             self.free[group] -= 1
             self.running += 1
             outcome = self.outcome
-            outcome.peak_running = max(outcome.peak_running, self.running)
+            if self.running > outcome.peak_running:
+                outcome.peak_running = self.running
             outcome.queue_busy[stage.queue] = outcome.queue_busy.get(stage.queue, 0.0) + duration
             if now > since:
                 outcome.queue_waits[stage.queue] = outcome.queue_waits.get(stage.queue, 0.0) + now - since
@@ -374,6 +378,10 @@ class _Simulation:
 
     def _add_busy(self, begin: float, end: float) -> None:
         outcome = self.outcome
+        bucket = self._bucket(begin)
+        if bucket.start <= begin and end <= min(bucket.start + outcome.width, outcome.end):
+            bucket.busy += end - begin
+            return
         end = min(end, outcome.end)
         while begin < end:
             bucket = self._bucket(begin)

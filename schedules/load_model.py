@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -63,19 +64,24 @@ class Model:
         *,
         fires: Mapping[str, Sequence[int]] | None = None,
         changed: Mapping[str, Load] | None = None,
+        within: tuple[int, int] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Outcome:
-        """What would happen, with another capacity, other fires or other loads for some schedules if given."""
+        """What would happen, with another capacity, other fires or other loads for some schedules if given.
+
+        `within` simulates a part of the horizon only (epoch seconds).
+        """
+        start, end = within or (self.start, self.end)
         loads = self.loads if not changed else [changed.get(load.key, load) for load in self.loads]
         own = [fact.fires for fact in self.facts]
         if fires:
             own = [fires.get(fact.id, fact.fires) for fact in self.facts]
         return simulate(
-            _in_order(own, self.start, self.end),
+            _in_order(own, start, end),
             loads,
             capacity or self.capacity,
-            start=self.start,
-            end=self.end,
+            start=start,
+            end=end,
             width=self.width,
             progress=progress,
         )
@@ -83,7 +89,7 @@ class Model:
 
 def _in_order(fires: Sequence[Sequence[int]], start: int, end: int) -> Iterator[tuple[float, int]]:
     """All fires by time, a day at a time, so that memory does not follow the horizon."""
-    places = [0] * len(fires)
+    places = [bisect_left(own, start) for own in fires]
     count = len(fires)
     for day in range(start, end, DAY):
         until = min(day + DAY, end)
@@ -142,7 +148,7 @@ def read(
         if budget < 0:
             raise InvalidInput(fields={"days": [f"makes more than {MOST_INSTANTS} fires: choose fewer"]})
         model.facts.append(fact)
-        model.loads.append(_load(fact))
+        model.loads.append(load_of(fact))
     return model
 
 
@@ -204,7 +210,7 @@ def fires_of(timing: Timing, after: int, until: int) -> array[int]:
     return array("q", timing.fires(after, until))
 
 
-def _load(fact: Fact) -> Load:
+def load_of(fact: Fact) -> Load:
     return Load(fact.id, fact.profile, priority=fact.priority, overlap=fact.overlap, deadline=fact.timeout)
 
 
@@ -280,7 +286,7 @@ def assume(model: Model, given: Assumptions, *, using: str = "default") -> Model
         if total > MOST_ADDED:
             raise InvalidInput(fields={"add": [f"makes more than {MOST_ADDED} schedules"]})
         changed.facts += facts
-        changed.loads += [_load(fact) for fact in facts]
+        changed.loads += [load_of(fact) for fact in facts]
     return changed
 
 

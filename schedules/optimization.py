@@ -29,6 +29,7 @@ from scheduling_project.common import clock
 from scheduling_project.common.errors import Conflict, InvalidInput, NotFound
 
 DAYS: Final = 7
+DAY: Final = 86_400
 MOST_SUGGESTIONS: Final = 2_000
 MOST_POINTS: Final = 1_500
 #: Kinds of suggestion whose effect on the fires is simulated together.
@@ -87,15 +88,11 @@ def report(
     fires, changed = _changed(model, found)
     after = model.simulate(fires=fires, changed=changed, progress=told("Simulating the proposals"))
 
-    def with_capacity(capacity: Capacity) -> Outcome:
-        return model.simulate(capacity, fires=fires, changed=changed)
-
-    # What still waits after everything has been spread is a matter of capacity.
-    larger = optimizer.suggest_capacity(after, model.capacity, with_capacity, tolerated=tolerated)
+    found += (larger := _larger(model, after, fires, changed, tolerated))
     pools = {one.subject: one.changes["slots"] for one in larger if one.subject_kind == "pool"}
     if pools:
-        after = with_capacity(Capacity(model.capacity.groups, {**model.capacity.pools, **pools}))
-    found += larger
+        grown = Capacity(model.capacity.groups, {**model.capacity.pools, **pools})
+        after = model.simulate(grown, fires=fires, changed=changed)
     _add_waits(found, before, after)
     return _keep(model, found, before, after, days=days, actor=actor, note=note, using=using)
 
@@ -116,6 +113,23 @@ def _changed(model: Model, found: Sequence[Suggestion]) -> tuple[dict[str, Seque
         elif one.kind == "overlap_policy":
             changed[one.subject] = replace(present, overlap=one.changes["overlap_policy"])
     return fires, changed
+
+
+def _larger(
+    model: Model, after: Outcome, fires: dict[str, Sequence[int]], changed: dict[str, Load], tolerated: float
+) -> list[Suggestion]:
+    """What still waits after everything has been spread is a matter of capacity: more of it is tried out on the day
+    in which most is waited."""
+    worst = after.hot_spots(1)
+    if not worst:
+        return []
+    begin = int(max(model.start, worst[0].start - DAY / 2))
+    within = (begin, min(begin + DAY, model.end))
+
+    def with_capacity(capacity: Capacity) -> Outcome:
+        return model.simulate(capacity, fires=fires, changed=changed, within=within)
+
+    return optimizer.suggest_capacity(with_capacity(model.capacity), model.capacity, with_capacity, tolerated=tolerated)
 
 
 def _add_waits(found: Iterable[Suggestion], before: Outcome, after: Outcome) -> None:
