@@ -15,9 +15,8 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Now
 
-from execution import audit
+from execution import audit, pools
 from execution.models import Pool
 from execution.simulation import Capacity, Load, Outcome, summary
 from schedules import lifecycle, load_model, occurrences, optimizer
@@ -89,9 +88,9 @@ def report(
     after = model.simulate(fires=fires, changed=changed, progress=told("Simulating the proposals"))
 
     found += (larger := _larger(model, after, fires, changed, tolerated))
-    pools = {one.subject: one.changes["slots"] for one in larger if one.subject_kind == "pool"}
-    if pools:
-        grown = Capacity(model.capacity.groups, {**model.capacity.pools, **pools})
+    sizes = {one.subject: one.changes["slots"] for one in larger if one.subject_kind == "pool"}
+    if sizes:
+        grown = Capacity(model.capacity.groups, {**model.capacity.pools, **sizes})
         after = model.simulate(grown, fires=fires, changed=changed)
     _add_waits(found, before, after)
     return _keep(model, found, before, after, days=days, actor=actor, note=note, using=using)
@@ -330,7 +329,7 @@ def _set(
 ) -> None:
     note = note or row.reason
     if row.subject_kind == "pool":
-        _resize(row.subject, expected["slots"], wanted["slots"], actor=actor, note=note, using=using)
+        _resize(row.subject, expected["slots"], wanted["slots"], actor=actor, using=using)
         return
     if row.schedule_id is None:
         raise NotFound(f"The schedule {row.label} is gone.")
@@ -342,21 +341,11 @@ def _set(
     lifecycle.update(schedule.pk, wanted, actor=actor, revision=schedule.revision, note=note, now=now, using=using)
 
 
-def _resize(pool: str, expected: int, slots: int, *, actor: str, note: str, using: str) -> None:
-    """Race: an operator resizes the pool at the same moment: the UPDATE names the size that it leaves."""
-    changed = Pool.objects.using(using).filter(pk=pool, slots=expected).update(slots=slots, updated_at=Now())
-    if not changed:
-        raise Conflict(f"Pool {pool} no longer has {expected} slots: make a new report.")
-    audit.record(
-        actor=actor,
-        action="pool.update",
-        subject_kind="pool",
-        subject_id=pool,
-        subject_label=pool,
-        changes=audit.difference({"slots": expected}, {"slots": slots}),
-        note=note,
-        using=using,
-    )
+def _resize(name: str, expected: int, slots: int, *, actor: str, using: str) -> None:
+    """Race: an operator resizes the pool at the same moment: its row is locked before it is compared."""
+    if not Pool.objects.using(using).select_for_update().filter(pk=name, slots=expected).exists():
+        raise Conflict(f"Pool {name} no longer has {expected} slots: make a new report.")
+    pools.update(name, slots=slots, actor=actor, using=using)
 
 
 def _decide(row: OptimizationChange, state: ChangeState, actor: str, now: datetime | None, using: str) -> None:
