@@ -62,6 +62,8 @@ def conclude(
         name=claim.name,
         is_item=claim.parent_id is not None,
         ending=ending,
+        redrives=claim.redrives,
+        tells=claim.tells,
         expired=expired,
         now=now,
     )
@@ -76,10 +78,16 @@ def conclude_held(
     name: str,
     is_item: bool,
     ending: Ending,
+    redrives: bool = True,
+    tells: bool = True,
     expired: bool = False,
     now: datetime | None = None,
 ) -> Finished | None:
-    """`conclude` for a step run known by its ids and lease token."""
+    """`conclude` for a step run known by its ids and lease token.
+
+    Args:
+        redrives, tells: what its claim knew of dead letters and listeners; true for one who does not know.
+    """
     step = plan.steps[name]
     # Without anything to decide the one statement is the transaction.
     simple = (
@@ -90,7 +98,13 @@ def conclude_held(
     )
     with nullcontext() if simple else engine.transaction():
         finished = queue.finish(
-            step_run_id, execution_id=execution_id, token=token, ending=ending, expired=expired, now=now
+            step_run_id,
+            execution_id=execution_id,
+            token=token,
+            ending=ending,
+            parts=queue.parts_of(ending, is_item=is_item, redrives=redrives, tells=tells),
+            expired=expired,
+            now=now,
         )
         if finished is not None:
             follow(execution_id, plan, finished, now=now)

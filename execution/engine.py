@@ -22,6 +22,9 @@ from psycopg.rows import namedtuple_row
 
 Params = Mapping[str, Any]
 
+#: The first CTE of the protocol's statements: Postgres's clock, read once, unless the caller binds another `now`.
+CLOCK = "clock AS MATERIALIZED (SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now)"
+
 #: What is raised when Postgres is away or a statement ran into the engine's timeouts.
 DatabaseAway = (OperationalError, InterfaceError)
 

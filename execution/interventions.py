@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from execution import engine
-from execution.queue import CLOCK, FINISH, Ending, Finished, Hint, ending_params, finished_of
+from execution import engine, finishing
+from execution.queue import CLOCK, Ending, Finished, Hint, ending_params, finished_of
 from execution.resumption import Resumption, StepFact
 from execution.states import DeadLetterState, StepState
 
@@ -82,7 +82,7 @@ WHERE EXISTS (SELECT 1 FROM held)
 
 # Race: a person ends a step by hand while its worker finishes it: the execution's lock orders them. The token is
 # cleared, so the worker's next heartbeat or commit is refused.
-FINISH_BY_HAND = FINISH.format(guard="s.state = ANY(%(leaving)s::text[])")
+FINISH_BY_HAND = finishing.statement("s.state = ANY(%(leaving)s::text[])")
 
 # Items of a fan-out that is ended by hand end with it.
 CANCEL_ITEMS = f"""

@@ -16,14 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
-from execution import engine
+from execution import engine, finishing
+from execution.finishing import Part
 from execution.states import AttemptState, StepState
 from scheduling_project.common.ids import uuid7
 
-CLOCK = "clock AS MATERIALIZED (SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now)"
+CLOCK = engine.CLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Claim:
     scheduled_for: datetime | None
     claimed_at: datetime
     lease_until: datetime
+    redrives: bool = True  # a dead letter may wait for what becomes of it
+    tells: bool = True  # somebody waits durably for the execution's end
 
     @property
     def idempotency_key(self) -> str:
@@ -65,9 +70,7 @@ class Claim:
 # so the second waits for the first's row lock, re-reads "running" and changes nothing. The first claim of an
 # execution also opens it; it locks the execution before the step run, as cancel does. A hint whose priority is no
 # longer the row's is stale: a newer one has been published.
-# Race: the last units of a pool. They are counted and taken under the pool row's lock; a refusal parks the step run
-# under the same lock, so that whoever gives units back afterwards finds it.
-CLAIM = f"""
+_DUE = f"""
 WITH {CLOCK},
 target AS MATERIALIZED (
     SELECT s.execution_id FROM execution_steprun s WHERE s.id = %(id)s::uuid
@@ -83,7 +86,17 @@ target AS MATERIALIZED (
       AND e.state IN ('scheduled', 'queued', 'running')
       AND NOT EXISTS (SELECT 1 FROM execution_queuesettings q WHERE q.name = s.queue AND q.paused_at IS NOT NULL)
     FOR NO KEY UPDATE OF s
-), slots AS MATERIALIZED (
+)"""
+
+# What needs no pool is admitted at once; for the rest the statement with the pool's part follows, so that the usual
+# claim does not open tables that it will not touch.
+_WITHOUT_POOL = """, admitted AS MATERIALIZED (
+    SELECT due.id, 0 AS units FROM due WHERE due.pool = ''
+)"""
+
+# Race: the last units of a pool. They are counted and taken under the pool row's lock; a refusal parks the step run
+# under the same lock, so that whoever gives units back afterwards finds it.
+_WITH_POOL = """, slots AS MATERIALIZED (
     SELECT p.name, p.slots - p.used AS free FROM execution_pool p JOIN due ON p.name = due.pool FOR NO KEY UPDATE OF p
 ), admitted AS MATERIALIZED (
     SELECT due.id, CASE WHEN slots.name IS NULL THEN 0 ELSE due.pool_units END AS units
@@ -96,7 +109,9 @@ target AS MATERIALIZED (
     SET state = 'waiting', waiting_for = 'pool', dispatched_at = NULL, dispatches = 0,
         state_reason = 'pool ' || due.pool || ' is full'
     FROM due WHERE s.id = due.id AND NOT EXISTS (SELECT 1 FROM admitted)
-), claimed AS (
+)"""
+
+_CLAIMED = """, claimed AS (
     UPDATE execution_steprun s
     SET state = 'running', state_reason = '', attempt = s.attempt + 1, lease_token = %(token)s::uuid,
         lease_until = clock.now + make_interval(secs => %(lease)s::float8), dispatched_at = NULL, dispatches = 0,
@@ -111,25 +126,33 @@ target AS MATERIALIZED (
     UPDATE execution_execution e SET state = 'running', started_at = coalesce(e.started_at, c.claimed_at)
     FROM claimed c, opening o WHERE e.id = o.id AND c.execution_id = e.id
 )
-SELECT c.id, c.lease_token AS token, c.execution_id, e.version_id, w.name AS workflow_name, c.name, c.label,
+SELECT due.id, c.lease_token AS token, c.execution_id, e.version_id, w.name AS workflow_name, c.name, c.label,
        c.parent_id, c.item_index, c.item, c.attempt, c.failures, c.timeout, c.queue, c.priority, e.input,
        e.retry_policy AS source_retry, w.retry_policy AS workflow_retry, e.source_kind, e.source_id,
-       e.scheduled_for, c.claimed_at, c.lease_until
-FROM claimed c
-JOIN execution_execution e ON e.id = c.execution_id
-JOIN execution_workflow w ON w.id = e.workflow_id
+       e.scheduled_for, c.claimed_at, c.lease_until,
+       e.source_kind = 'redrive' OR EXISTS (
+           SELECT 1 FROM execution_deadletter d
+           WHERE d.execution_id = c.execution_id AND d.step_run_id = c.id AND d.state IN ('open', 'redriving')
+       ) AS redrives, e.news_topic <> '' AS tells
+FROM due
+LEFT JOIN claimed c ON c.id = due.id
+LEFT JOIN execution_execution e ON e.id = c.execution_id
+LEFT JOIN execution_workflow w ON w.id = e.workflow_id
 """
+
+CLAIM = _DUE + _WITHOUT_POOL + _CLAIMED
+CLAIM_WITH_POOL = _DUE + _WITH_POOL + _CLAIMED
 
 
 def claim(
     step_run_id: UUID, *, worker: str, lease: float, priority: int | None = None, now: datetime | None = None
 ) -> Claim | None:
     """Take a due step run for `lease` seconds; None when it is not (or no longer) to be had."""
-    row = engine.fetch_one(
-        CLAIM,
-        {"id": step_run_id, "token": uuid7(), "worker": worker, "lease": lease, "priority": priority, "now": now},
-    )
-    if row is None:
+    params = {"id": step_run_id, "token": uuid7(), "worker": worker, "lease": lease, "priority": priority, "now": now}
+    row = engine.fetch_one(CLAIM, params)
+    if row is not None and row.token is None:
+        row = engine.fetch_one(CLAIM_WITH_POOL, params)
+    if row is None or row.token is None:
         return None
     values = row._asdict()
     for name in ("item", "input", "source_retry", "workflow_retry"):
@@ -210,125 +233,30 @@ class Finished:
     frees: bool
 
 
-# Race: the same step finished twice (zombie and rescuer's successor, finish and cancel): the guard names the token
-# (or the waiting state), and the execution's row is locked before, so whoever comes second re-reads a changed row.
-# Race: two siblings that finish at once: both lower the successor's counter, one after the other, and the one that
-# sees it reach zero queues it. The execution's end works by the same counter.
-# Race: two items of a bounded fan-out that end at once: each frees a waiting one. Locking it re-reads it, so the
-# second passes over what the first has just freed (a plain subquery would find it again and free nothing).
-# The dead letter is part of the statement: no crash can come between a failure and its letter. A letter that is
-# being redriven is reopened by the next failure and resolved by success.
-FINISH = f"""
-WITH {CLOCK},
-held AS MATERIALIZED (
-    SELECT e.id, e.workflow_id FROM execution_execution e WHERE e.id = %(execution_id)s::uuid FOR NO KEY UPDATE
-), fenced AS (
-    UPDATE execution_steprun s
-    SET state = %(state)s::text, state_reason = %(reason)s::text, waiting_for = NULL, lease_token = NULL,
-        lease_until = NULL, last_token = coalesce(s.lease_token, s.last_token), finished_at = clock.now,
-        dispatched_at = NULL, failures = s.failures + %(charged)s::int,
-        worker_deaths = s.worker_deaths + %(worker_died)s::int
-    FROM clock, held
-    WHERE s.id = %(id)s::uuid AND s.execution_id = held.id AND {{guard}}
-    RETURNING s.id, s.execution_id, s.parent_id, s.name, s.attempt, s.worker, s.last_token, s.pool_held,
-        held.workflow_id
-), closed AS (
-    UPDATE execution_attempt a
-    SET state = %(attempt_state)s::text, finished_at = clock.now, error_type = %(error_type)s::text,
-        error = %(error)s::text, traceback = %(traceback)s::text, decision = %(decision)s::jsonb
-    FROM fenced, clock WHERE a.id = fenced.last_token AND a.state = 'running'
-), kept AS (
-    INSERT INTO execution_stepoutput (step_run_id, data)
-    SELECT id, %(output)s::jsonb FROM fenced WHERE %(has_output)s::bool
-    ON CONFLICT (step_run_id) DO UPDATE SET data = excluded.data
-), freed AS (
-    UPDATE execution_steprun s
-    SET needs_open = s.needs_open - 1,
-        state = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN 'queued' ELSE s.state END,
-        waiting_for = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN NULL ELSE s.waiting_for END,
-        dispatched_at = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN clock.now END,
-        dispatches = CASE WHEN s.needs_open = 1 AND s.name = ANY(%(plain)s::text[]) THEN 1 ELSE 0 END,
-        available_at = CASE WHEN s.needs_open = 1 THEN clock.now ELSE s.available_at END
-    FROM fenced, clock
-    WHERE fenced.parent_id IS NULL AND s.execution_id = fenced.execution_id AND s.parent_id IS NULL
-      AND s.name = ANY(%(successors)s::text[]) AND s.state = 'waiting' AND s.waiting_for = 'needs'
-    RETURNING s.id, s.name, s.state, s.needs_open, s.label, s.queue, s.priority, s.timeout, s.attempt
-), skipped AS (
-    UPDATE execution_steprun s
-    SET state = 'skipped', waiting_for = NULL, finished_at = clock.now, state_reason = 'needs ' || fenced.name
-    FROM fenced, clock
-    WHERE fenced.parent_id IS NULL AND s.execution_id = fenced.execution_id AND s.parent_id IS NULL
-      AND s.name = ANY(%(doomed)s::text[]) AND s.state = 'waiting'
-    RETURNING s.id
-), lettered AS (
-    INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
-        traceback, fingerprint, step_input, attempts, worker, state, note, redrives, decided_by, created_at)
-    SELECT %(letter_id)s::uuid, execution_id, id, workflow_id, name, %(letter)s::text, %(error_type)s::text,
-        %(error)s::text, %(traceback)s::text, %(fingerprint)s::text, %(step_input)s::jsonb, attempt, worker, 'open',
-        '', 0, '', clock.now
-    FROM fenced, clock WHERE %(letter)s::text <> ''
-    ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
-    SET state = 'open', reason = excluded.reason, error_type = excluded.error_type, error = excluded.error,
-        traceback = excluded.traceback, fingerprint = excluded.fingerprint, step_input = excluded.step_input,
-        attempts = excluded.attempts, worker = excluded.worker
-    RETURNING id
-), resolved AS (
-    UPDATE execution_deadletter d SET state = 'resolved', decided_at = clock.now
-    FROM fenced, clock
-    WHERE %(letter)s::text = '' AND d.execution_id = fenced.execution_id AND d.step_run_id = fenced.id
-      AND d.state = 'redriving'
-), parent AS (
-    UPDATE execution_steprun p
-    SET items_open = p.items_open - 1, items_failed = p.items_failed + %(failed)s::int
-    FROM fenced WHERE p.id = fenced.parent_id
-    RETURNING p.id, p.items_open
-), next AS MATERIALIZED (
-    SELECT i.id FROM execution_steprun i, fenced
-    WHERE i.parent_id = fenced.parent_id AND i.state = 'waiting' AND i.waiting_for = 'needs'
-    ORDER BY i.item_index LIMIT 1 FOR NO KEY UPDATE OF i
-), item AS (
-    UPDATE execution_steprun s
-    SET state = 'queued', waiting_for = NULL, needs_open = 0, available_at = clock.now, dispatched_at = clock.now,
-        dispatches = 1
-    FROM clock, next WHERE s.id = next.id
-    RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
-), ended AS (
-    UPDATE execution_execution e
-    SET open_steps = e.open_steps - 1 - (SELECT count(*) FROM skipped)::int,
-        failed_steps = e.failed_steps + %(failed)s::int,
-        state = CASE WHEN e.open_steps - 1 - (SELECT count(*) FROM skipped) > 0 THEN e.state
-                     WHEN e.failed_steps + %(failed)s::int > 0 THEN 'failed' ELSE 'succeeded' END,
-        started_at = CASE WHEN e.started_at IS NULL AND e.open_steps - 1 - (SELECT count(*) FROM skipped) <= 0
-                          THEN clock.now ELSE e.started_at END,
-        finished_at = CASE WHEN e.open_steps - 1 - (SELECT count(*) FROM skipped) > 0 THEN NULL ELSE clock.now END
-    FROM fenced, clock WHERE e.id = fenced.execution_id AND fenced.parent_id IS NULL
-    RETURNING e.id, e.state, e.finished_at, e.news_topic, e.source_kind, e.source_id, e.key_held
-), told AS (
-    INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
-    SELECT news_topic, id, source_id, jsonb_build_object('state', state), finished_at
-    FROM ended WHERE finished_at IS NOT NULL AND news_topic <> ''
-), redriven AS (
-    UPDATE execution_deadletter d
-    SET state = CASE WHEN ended.state = 'succeeded' THEN 'resolved' ELSE 'open' END,
-        decided_at = CASE WHEN ended.state = 'succeeded' THEN ended.finished_at END
-    FROM ended WHERE ended.finished_at IS NOT NULL AND ended.source_kind = 'redrive'
-      AND d.redrive_execution_id = ended.id AND d.state = 'redriving'
-)
-SELECT (SELECT parent_id FROM fenced) AS parent_id,
-       (SELECT items_open FROM parent) AS parent_items_open,
-       (SELECT json_agg(json_build_array(id, label, queue, priority, timeout, attempt)) FROM freed
-        WHERE state = 'queued') AS ready,
-       (SELECT array_agg(name) FROM freed WHERE state = 'waiting' AND needs_open = 0) AS ripe,
-       (SELECT json_build_array(id, label, queue, priority, timeout, attempt) FROM item) AS next_item,
-       (SELECT CASE WHEN finished_at IS NULL THEN NULL ELSE state END FROM ended) AS execution_state,
-       (SELECT pool_held > 0 FROM fenced) OR (SELECT key_held AND finished_at IS NOT NULL FROM ended) AS frees
-WHERE EXISTS (SELECT 1 FROM fenced)
-"""
+HELD = "s.lease_token = %(token)s::uuid"
+HELD_AND_EXPIRED = f"{HELD} AND s.lease_until < clock.now"
+HELD_BY_NOBODY = "s.state = ANY(%(leaving)s::text[]) AND s.lease_token IS NULL"
 
-FINISH_RUNNING = FINISH.format(
-    guard="s.lease_token = %(token)s::uuid AND (NOT %(expired)s::bool OR s.lease_until < clock.now)"
-)
-FINISH_WAITING = FINISH.format(guard="s.state = ANY(%(leaving)s::text[]) AND s.lease_token IS NULL")
+
+def parts_of(ending: Ending, *, is_item: bool | None = None, redrives: bool = True, tells: bool = True) -> Part:
+    """What this ending can touch, of what is known about its step run and its execution.
+
+    Args:
+        is_item: of a fan-out; None when the caller does not know.
+        redrives: a dead letter may wait for what becomes of it.
+        tells: somebody may wait durably for the execution's end.
+    """
+    touched = {
+        Part.STEP: is_item is not True,
+        Part.ITEM: is_item is not False,
+        Part.OUTPUT: ending.has_output,
+        Part.SUCCESSORS: bool(ending.successors),
+        Part.DOOMED: bool(ending.doomed),
+        Part.LETTER: ending.letter != "",
+        Part.REDRIVE: redrives,
+        Part.NEWS: tells,
+    }
+    return reduce(or_, (part for part, is_touched in touched.items() if is_touched))
 
 
 def ending_params(ending: Ending) -> dict[str, Any]:
@@ -382,22 +310,19 @@ def finish(
     execution_id: UUID,
     token: UUID,
     ending: Ending,
+    parts: Part | None = None,
     expired: bool = False,
     now: datetime | None = None,
 ) -> Finished | None:
     """End a running step run that `token` holds; None when it is not held any more.
 
     Args:
+        parts: what it can touch (`parts_of`); None when nothing but the ending is known.
         expired: only if its lease has also run out (the rescuer's guard).
     """
-    params = ending_params(ending) | {
-        "id": step_run_id,
-        "execution_id": execution_id,
-        "token": token,
-        "expired": expired,
-        "now": now,
-    }
-    return finished_of(engine.fetch_one(FINISH_RUNNING, params))
+    sql = finishing.statement(HELD_AND_EXPIRED if expired else HELD, parts_of(ending) if parts is None else parts)
+    params = ending_params(ending) | {"id": step_run_id, "execution_id": execution_id, "token": token, "now": now}
+    return finished_of(engine.fetch_one(sql, params))
 
 
 def settle(
@@ -416,7 +341,7 @@ def settle(
         "leaving": [state.value for state in leaving],
         "now": now,
     }
-    return finished_of(engine.fetch_one(FINISH_WAITING, params, using=using))
+    return finished_of(engine.fetch_one(finishing.statement(HELD_BY_NOBODY, parts_of(ending)), params, using=using))
 
 
 # Race: the attempt that asks for a retry may be a zombie: the token fences it like any other end. Nothing else of

@@ -106,7 +106,8 @@ DATABASES = {
             # Django turns prepared statements off unless told otherwise. Planning the engine's statements costs
             # several times what running them does, and compiling them (jit) a hundred times.
             "prepare_threshold": 1,
-            "options": "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=30s -c jit=off",
+            "options": "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=30s"
+            " -c jit=off",
         },
     },
 }
