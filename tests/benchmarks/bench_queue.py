@@ -242,10 +242,8 @@ def show(result: dict[str, Any]) -> None:
         cells = "".join(f"{row['p50']:>14.2f}{row['p99']:>8.2f}{row['cpu']:>8.2f}" for row in rows)
         print(f"{operation:<18}{cells}{rows[-1]['cpu'] / rows[0]['cpu']:>8.2f}×{bar:>9g}")
     print()
-    view = result["letters"]
-    print(
-        f"letters by group   {view['p50']:.1f} / {view['p99']:.1f} ms over {result['letters_count']:,} (bar {LETTERS:g})"
-    )
+    view, over = result["letters"], f"{result['letters_count']:,}"
+    print(f"letters by group   {view['p50']:.1f} / {view['p99']:.1f} ms over {over} (bar {LETTERS:g})")
     print(f"fan-out and fan-in {result['fan_out_ms'] / 1000:.1f} s for {result['fan_out_items']:,} items (bar 60)")
     for miss in misses(result):
         print(f"over its bar: {miss}")
