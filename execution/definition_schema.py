@@ -118,6 +118,24 @@ _STEP: dict[str, Any] = {
             },
             "description": "Capacity shared by steps: an attempt takes so many units of it while it runs.",
         },
+        "rate": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["key", "limit", "per"],
+            "properties": {
+                "key": {"type": "string", "minLength": 1, "maxLength": 4_000},
+                "limit": {"type": "integer", "minimum": 1, "maximum": 100_000},
+                "per": {
+                    "description": "Seconds, or a number with s, m, h or d.",
+                    "anyOf": [
+                        {"type": "number", "exclusiveMinimum": 0, "maximum": 86_400},
+                        {"type": "string", "pattern": r"^0*[1-9][0-9]{0,3}[smh]$"},
+                    ],
+                },
+                "burst": {"type": "integer", "minimum": 1, "maximum": 100_000},
+            },
+            "description": "How often attempts with the same key begin: evenly, or after a pause `burst` at once.",
+        },
     },
 }
 

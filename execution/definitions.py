@@ -248,6 +248,10 @@ class _Step:
         for member in ("with", *(kind for kind in STEP_KINDS if kind != "task")):
             if member in step:
                 self.check_template(step[member], member, item="for_each" in step)
+        if "rate" in step:
+            if kind not in {"task", "http"}:
+                self.note("is for steps that a worker performs", "rate")
+            self.check_template(step["rate"]["key"], "rate.key", item="for_each" in step)
         if "for_each" in step:
             if kind not in WORKER_KINDS:
                 self.note(

@@ -21,6 +21,16 @@ WORKER_KINDS = frozenset({"task", "http", "workflow"})
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How often attempts may begin that share a key: `limit` per `per` seconds, at most `burst` at once."""
+
+    key: Template
+    limit: int
+    per: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """One step of a definition, compiled. `argument` is the part that names its kind (`with` for a task)."""
 
@@ -41,6 +51,7 @@ class StepPlan:
     pool: str
     pool_units: int
     section: str = ""
+    rate: RateLimit | None = None
 
     @property
     def writes_letters(self) -> bool:
@@ -167,6 +178,16 @@ def _compile_step(
         pool=raw.get("pool", {}).get("name", ""),
         pool_units=raw.get("pool", {}).get("units", 1),
         section=section,
+        rate=_compile_rate(raw["rate"], f"{path}.rate") if "rate" in raw else None,
+    )
+
+
+def _compile_rate(raw: Mapping[str, Any], path: str) -> RateLimit:
+    return RateLimit(
+        key=compile_template(raw["key"], path=f"{path}.key"),
+        limit=raw["limit"],
+        per=seconds(raw["per"]),
+        burst=raw.get("burst", 1),
     )
 
 

@@ -83,6 +83,25 @@ def mark_stale(*, queues: Sequence[str], patience: float, limit: int, now: datet
     return [Hint(*row) for row in engine.fetch_all(MARK_STALE, params)]
 
 
+NEXT_DUE = """
+SELECT extract(epoch FROM min(next.available_at) - clock_timestamp())::float8 AS seconds
+FROM unnest(%(queues)s::text[]) AS q(name), generate_series(0, 9) AS p(priority), LATERAL (
+    SELECT s.available_at FROM execution_steprun s
+    WHERE s.queue = q.name AND s.priority = p.priority AND s.state IN ('queued', 'retryable')
+      AND s.dispatched_at IS NULL AND s.available_at > now()
+      AND s.available_at < now() + make_interval(secs => %(within)s::float8)
+    ORDER BY s.available_at LIMIT 1
+) next
+WHERE NOT EXISTS (SELECT 1 FROM execution_queuesettings o WHERE o.name = q.name AND o.paused_at IS NOT NULL)
+"""
+
+
+def next_due(*, queues: Sequence[str], within: float) -> float | None:
+    """Seconds until something becomes due that was not sent (a retry, a rate limit's instant), if `within` so many."""
+    row = engine.fetch_one(NEXT_DUE, {"queues": list(queues), "within": within})
+    return None if row is None or row.seconds is None else max(0.0, row.seconds)
+
+
 UNMARK_ALL = """
 UPDATE execution_steprun SET dispatched_at = NULL, dispatches = 0
 WHERE state IN ('queued', 'retryable') AND dispatched_at IS NOT NULL

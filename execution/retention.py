@@ -56,6 +56,8 @@ WHERE e.finished_at < CASE e.state WHEN 'failed' THEN %(failed_before)s::timesta
                   WHERE d.execution_id = e.id AND d.state IN ('open', 'redriving'))
   AND NOT EXISTS (SELECT 1 FROM execution_deadletter d
                   WHERE d.redrive_execution_id = e.id AND d.state IN ('open', 'redriving'))
+  AND NOT EXISTS (SELECT 1 FROM execution_execution p WHERE p.finished_at IS NULL
+                  AND p.id = CASE WHEN e.source_kind = 'child' THEN e.source_id::uuid END)
 ORDER BY e.finished_at LIMIT %(limit)s::int FOR UPDATE OF e SKIP LOCKED
 """
 
@@ -71,6 +73,8 @@ WHERE NOT EXISTS (SELECT 1 FROM execution_deadletter d
                   WHERE d.execution_id = e.id AND d.state IN ('open', 'redriving'))
   AND NOT EXISTS (SELECT 1 FROM execution_deadletter d
                   WHERE d.redrive_execution_id = e.id AND d.state IN ('open', 'redriving'))
+  AND NOT EXISTS (SELECT 1 FROM execution_execution p WHERE p.finished_at IS NULL
+                  AND p.id = CASE WHEN e.source_kind = 'child' THEN e.source_id::uuid END)
 LIMIT %(limit)s::int FOR UPDATE OF e SKIP LOCKED
 """
 

@@ -18,12 +18,26 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, close_old_connections, connections
 
-from execution import advance, broken, child_rows, children, engine, epilogue, graph_rows, lease, queue, step_tasks
+from execution import (
+    advance,
+    broken,
+    child_rows,
+    children,
+    engine,
+    epilogue,
+    graph_rows,
+    lease,
+    queue,
+    rate_keys,
+    step_tasks,
+)
+from execution.expressions import Template
 from execution.failures import ends_process, failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
 from execution.plans import Unrunnable, plan_by_id
 from execution.queue import Claim
+from execution.rate_keys import RateDeferred
 from execution.retry import Decision, Failure, Policy, RetryDecision, decide, effective_policy
 from execution.states import AttemptState, StepState
 from execution.steps import KINDS, task_hooks
@@ -95,6 +109,8 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
     performed = _perform(claim, plan, step, context, may_exit=may_exit)
     if isinstance(performed.error, LeaseLost):
         return Report(Outcome.LOST, message_of(performed.error))
+    if isinstance(performed.error, RateDeferred):
+        return Report(Outcome.SNOOZED, message_of(performed.error), at=performed.error.at)
     if ends_process(performed.error):
         _give_back(claim)
         raise performed.error
@@ -156,12 +172,15 @@ def _perform(claim: Claim, plan: Plan, step: StepPlan, context: StepContext, *, 
 def _perform_leased(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> None:
     """The step's own code and the hooks of its task, which are told what will follow an error."""
     try:
+        if step.rate is not None:
+            rate = rate_keys.Rate(step.rate.limit, step.rate.per, step.rate.burst)
+            rate_keys.admit(claim, str(render(claim, plan, step, step.rate.key)), rate)
         performed.argument = render_argument(claim, plan, step)
         performed.output = KINDS[step.kind](claim, step, performed.argument)
         if not isinstance(performed.output, ChildStart):
             check_output(performed.output)
     except BaseException as error:
-        if isinstance(error, LeaseLost) or ends_process(error):
+        if isinstance(error, LeaseLost | RateDeferred) or ends_process(error):
             raise
         performed.error = error
     if step.kind == "task":
@@ -181,9 +200,14 @@ def _decision(claim: Claim, plan: Plan, step: StepPlan, failure: Failure) -> Ret
 
 def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
     """The step's argument with its expressions evaluated over input, finished steps, item and execution."""
-    if step.argument.is_constant:
-        return step.argument.render({})
-    names = [reference.step for reference in step.argument.references if reference.root == "steps"]
+    return render(claim, plan, step, step.argument)
+
+
+def render(claim: Claim, plan: Plan, step: StepPlan, template: Template) -> Any:
+    """The value of a template over input, finished steps, item and execution of a claimed step run."""
+    if template.is_constant:
+        return template.render({})
+    names = [reference.step for reference in template.references if reference.root == "steps"]
     steps: dict[str, Any] = {}
     if names:
         wanted = None if None in names else [name for name in names if name is not None]
@@ -201,7 +225,7 @@ def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
     }
     if step.section:
         scope["execution"] |= epilogue.facts(claim.execution_id, plan)
-    return step.argument.render(scope, max_bytes=settings.WORKFLOW_MAX_PAYLOAD_BYTES)
+    return template.render(scope, max_bytes=settings.WORKFLOW_MAX_PAYLOAD_BYTES)
 
 
 class OutputNotKept(Exception):

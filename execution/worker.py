@@ -30,6 +30,7 @@ from execution import (
     concurrency,
     dispatch,
     engine,
+    handoff,
     maintenance,
     process_reports,
     queue,
@@ -47,6 +48,7 @@ TIMER_SECONDS = 1.0
 REDRIVE_SECONDS = 0.5
 SLOW_SECONDS = 30.0
 BACKLOG_PAUSE = 0.05  # seconds between fillings of the in-flight windows while more work waits than they hold
+SHORTEST_PAUSE = 0.005  # seconds between fillings for what is due at instants of its own
 AWAY_PAUSE = 1.0
 COLD_SHUTDOWN_SECONDS = 5.0  # what Celery may take for a cold shutdown after its soft one
 DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
@@ -102,6 +104,7 @@ class Housekeeper(threading.Thread):
             _Duty("hearing", REPORT_SECONDS, self._listen_to_itself),
         ]
         self.backlog = False
+        self.awaited = False
         self.received = 0
         self.silent_since: float | None = None
 
@@ -127,10 +130,15 @@ class Housekeeper(threading.Thread):
         self.backlog = dispatch.sweep().backlog
 
     def _fill(self) -> float | None:
-        """Between sweeps, as long as more waits than the windows hold."""
-        if self.backlog:
+        """Between sweeps, as long as more waits than the windows hold, and at the instant when something is due."""
+        if self.backlog or self.awaited:
             self.backlog = dispatch.fill() > 0
-        return BACKLOG_PAUSE if self.backlog else None
+        self.awaited = False
+        if self.backlog:
+            return BACKLOG_PAUSE
+        due_in = handoff.next_due(queues=settings.WORKFLOW_QUEUES, within=settings.WORKFLOW_SWEEP_SECONDS)
+        self.awaited = due_in is not None
+        return None if due_in is None else max(due_in, SHORTEST_PAUSE)
 
     @cached_property
     def _versions(self) -> dict[str, str]:

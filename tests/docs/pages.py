@@ -213,6 +213,7 @@ MEMBERS = {
     "max_parallel": "How many items run at once.",
     "on_error": "`fail` (the rest that needs it is skipped, a dead letter is made) or `continue`.",
     "pool": "Capacity shared by steps: `name` and `units` (1) that an attempt takes while it runs.",
+    "rate": "How often attempts with the same `key` begin: `limit` in `per`, evenly; `burst` (1) of them at once.",
 }
 RETRY = {
     "max_attempts": ("3", "How often it is tried in all."),

@@ -69,6 +69,8 @@ def test_open_work_and_what_a_letter_without_a_decision_is_about_is_never_pruned
         factories.make_dead_letter(factories.make_step_run(execution, state=StepState.FAILED), state=state)
     again = ended(ExecutionState.FAILED, days=1_000)
     factories.make_dead_letter(state=DeadLetterState.OPEN, redrive_execution=again)
+    caller = factories.make_execution(state=ExecutionState.RUNNING)
+    ended(days=1_000, source_kind="child", source_id=str(caller.pk))
     before = Execution.objects.count()
     assert retention.prune().executions == 0
     assert Execution.objects.count() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from celery.worker.request import Request
 from django.db import OperationalError
 
 from execution import dispatch, engine, maintenance, queue, worker
-from execution.models import Attempt, ProcessReport
+from execution.models import Attempt, ProcessReport, StepRun
 from execution.worker import Housekeeper, StepRequest
 from tests.execution import flow
 
@@ -139,6 +140,7 @@ def test_what_cannot_be_given_back_is_left_to_the_leases(monkeypatch: pytest.Mon
     worker._give_back("w@h")
 
 
+@pytest.mark.django_db
 def test_a_backlog_is_sent_in_quick_turns_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     filled = [3, 0]
     monkeypatch.setattr(dispatch, "sweep", lambda: dispatch.Sweep(due=5))
@@ -151,12 +153,28 @@ def test_a_backlog_is_sent_in_quick_turns_until_it_is_gone(monkeypatch: pytest.M
 
 
 @pytest.mark.django_db
+def test_what_is_due_at_an_instant_of_its_own_is_sent_at_that_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = flow.step(flow.begin({"a": flow.http()}), "a")
+    StepRun.objects.update(dispatched_at=None, dispatches=0, available_at=engine.now() + timedelta(seconds=0.9))
+    keeper = Housekeeper(consumer())
+    due_in = keeper._fill()
+    assert due_in is not None
+    assert worker.SHORTEST_PAUSE <= due_in <= 0.9
+    StepRun.objects.update(available_at=engine.now())
+    assert keeper._fill() == worker.BACKLOG_PAUSE
+    run.refresh_from_db()
+    assert run.dispatched_at is not None
+
+
+@pytest.mark.django_db
 def test_each_duty_does_its_job() -> None:
     execution = flow.begin({"nap": {"wait": 0}, "after": flow.http("nap")}, timeout=0.001)
     time.sleep(0.01)
     worker._timers()
     worker._rescue()
     worker._forgotten()
+    worker._order()
+    assert worker._redrives() is None
     assert flow.states(execution) == {"nap": "succeeded", "after": "cancelled"}
 
 
