@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from execution import json_path
-from execution.pattern_compile import Exact, Leaf, Node, PatternError, read_pattern
+from execution.pattern_compile import read_pattern
 from execution.pattern_match import (
     MAX_VISITS,
     MISSING,
@@ -32,6 +32,7 @@ from execution.pattern_match import (
     leaf_test,
     objects_in,
 )
+from execution.pattern_tree import Exact, Leaf, Node, PatternError
 
 __all__ = [
     "CompiledPattern",
