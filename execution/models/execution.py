@@ -19,7 +19,9 @@ class Execution(models.Model):
     """One run of a workflow version. It knows nothing of schedules or triggers but a neutral source."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    workflow = models.ForeignKey(Workflow, on_delete=models.PROTECT, related_name="executions")
+    workflow = models.ForeignKey(  # its index is execution_by_workflow
+        Workflow, on_delete=models.PROTECT, related_name="executions", db_index=False
+    )
     version = models.ForeignKey(WorkflowVersion, on_delete=models.PROTECT, related_name="executions")
 
     # Why it exists: kind is "api", "schedule", "trigger", "rerun", "child"…; the app upstream owns the real link.

@@ -14,9 +14,12 @@ class StepRun(models.Model):
     """One step of one execution (or one item of its fan-out), through all its attempts."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="step_runs")
+    # No index of their own for the keys whose column another index begins with: every change of state writes them all.
+    execution = models.ForeignKey(Execution, on_delete=models.CASCADE, related_name="step_runs", db_index=False)
     name = models.CharField(max_length=100)
-    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="items")
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="items", db_index=False
+    )
     item_index = models.PositiveIntegerField(null=True, blank=True)
     item = models.JSONField(null=True, blank=True)
 
@@ -146,7 +149,7 @@ class Attempt(models.Model):
     """One claim of a step run by one worker. Its id is the lease token that fences its writes."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    step_run = models.ForeignKey(StepRun, on_delete=models.CASCADE, related_name="attempts")
+    step_run = models.ForeignKey(StepRun, on_delete=models.CASCADE, related_name="attempts", db_index=False)
     number = models.PositiveIntegerField()
     worker = models.CharField(max_length=200, blank=True)
     state = models.CharField(max_length=10, choices=AttemptState, default=AttemptState.RUNNING)
