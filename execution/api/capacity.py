@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from execution import pools
+from execution.api.idempotent import idempotent
 from execution.api.serializers import (
     ConcurrencyKeyDetailSerializer,
     ConcurrencyKeySerializer,
@@ -41,6 +42,7 @@ class PoolViewSet(ResourceViewSet):
         return self.get_paginated_response(PoolSerializer(rows, many=True, context=context).data)
 
     @extend_schema(request=PoolCreateSerializer, responses={201: PoolDetailSerializer})
+    @idempotent
     def create(self, request: Request) -> Response:
         """Make a pool."""
         pool = pools.create(**self.body(PoolCreateSerializer), actor=self.actor)

@@ -78,3 +78,6 @@ class AuditFilter(StrictFilterSet):
     action = django_filters.CharFilter(max_length=60)
     subject_kind = django_filters.CharFilter(max_length=40)
     subject_id = django_filters.CharFilter(max_length=100)
+    search = django_filters.CharFilter(field_name="subject_label", lookup_expr="icontains", max_length=200)
+    created_after = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="gte")
+    created_before = django_filters.IsoDateTimeFilter(field_name="created_at", lookup_expr="lt")

@@ -293,7 +293,7 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, Change
     @action(detail=True, filterset_class=AuditFilter)
     def audit(self, request: Request, id: str) -> Response:
         """Who did what to it; also after it was deleted."""
-        queryset = AuditEntry.objects.filter(subject_kind="schedule", subject_id=str(self.kwargs["id"]))
+        queryset = AuditEntry.objects.filter(subject_kind="schedule", subject_id=str(_id(self.kwargs["id"])))
         return self.page(self.filter_queryset(queryset), AuditEntrySerializer)
 
     @extend_schema(request=SwitchSerializer, responses=SwitchSerializer)

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.viewsets import GenericViewSet
 
+from scheduling_project.common import queries
 from scheduling_project.common.errors import StaleVersion
 
 _ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,10})"')
@@ -105,8 +106,14 @@ class ResourceViewSet(GenericViewSet[Any]):
     subject: ClassVar[str] = ""
     serializer_class: Any = None
 
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        queries.check(request, self)
+
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Answers are for whoever asked: no cache may keep them. They tell what is left of the rate."""
+        if response.status_code == 200 and queries.FIELDS in request.query_params and request.method in {"GET", "HEAD"}:
+            response.data = queries.sparse(response.data, queries.wanted_fields(request) or frozenset())
         response.headers.setdefault("Cache-Control", "no-store")
         for name, value in getattr(request, "rate_headers", {}).items():
             response.headers.setdefault(name, value)

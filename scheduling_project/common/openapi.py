@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiParameter
 
 from scheduling_project.common.permissions import MayDoIt, permission_of
 from scheduling_project.common.problems import MEDIA_TYPE
+from scheduling_project.common.queries import members_of
 
 PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -23,6 +25,7 @@ PROBLEM: Final[dict[str, Any]] = {
     },
     "additionalProperties": True,
 }
+FIELDS: Final = OpenApiParameter("fields", str, description="Only these members of the answer, separated by commas.")
 IF_MATCH: Final[dict[str, Any]] = {
     "name": "If-Match",
     "in": "header",
@@ -36,7 +39,15 @@ OF_CHANGES: Final = {409: "The present state does not allow it", 415: "Not JSON"
 
 
 class Operations(AutoSchema):
-    """Operations that tell which permission they need, as ``x-permission``."""
+    """Operations that tell which permission they need, as ``x-permission``, and that answer with some members."""
+
+    def get_override_parameters(self) -> list[Any]:
+        parameters = list(super().get_override_parameters())
+        doing = getattr(self.view, getattr(self.view, "action", None) or "", None)
+        parameters += getattr(doing, "described_by", [])  # what a decorator of the method reads
+        if self.method == "GET" and members_of(self):
+            parameters.append(FIELDS)
+        return parameters
 
     def get_operation(self, *args: Any, **kwargs: Any) -> Any:
         operation = super().get_operation(*args, **kwargs)
