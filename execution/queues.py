@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -163,10 +163,14 @@ def stats(names: Sequence[str] | None = None, *, using: str = "default") -> list
     levels: dict[str, list[Level]] = {}
     for row in engine.fetch_all(STATS, {"queues": None if names is None else list(names)}, using=using):
         levels.setdefault(row.queue, []).append(Level(*row[1:]))
+    return _states(dict.fromkeys([*settings.WORKFLOW_QUEUES, *levels]) if names is None else names, levels, using)
+
+
+def _states(names: Iterable[str], levels: dict[str, list[Level]], using: str) -> list[QueueState]:
     decided = {row.name: row for row in engine.fetch_all(SETTINGS, {}, using=using)}
     served = {row.name: row for row in engine.fetch_all(SERVED, {"alive": ALIVE_SECONDS}, using=using)}
     found = []
-    for name in dict.fromkeys([*settings.WORKFLOW_QUEUES, *levels]) if names is None else names:
+    for name in names:
         chosen: dict[str, Any] = {}
         if name in decided:
             chosen = dict(zip(SETTING_NAMES, decided[name][1:], strict=True))
@@ -174,6 +178,20 @@ def stats(names: Sequence[str] | None = None, *, using: str = "default") -> list
             chosen |= {"workers": served[name].workers, "slots": int(served[name].slots)}
         found.append(QueueState(name, levels=levels.get(name, []), **chosen))
     return found
+
+
+RUNNING = """
+SELECT queue, priority, count(*) AS running FROM execution_steprun
+WHERE state = 'running' AND queue = ANY(%(queues)s::text[]) GROUP BY queue, priority
+"""
+
+
+def service(names: Sequence[str], *, using: str = "default") -> dict[str, QueueState]:
+    """Who serves these queues and what runs in them, without counting what waits: a few milliseconds at any size."""
+    levels: dict[str, list[Level]] = {}
+    for row in engine.fetch_all(RUNNING, {"queues": list(names)}, using=using):
+        levels.setdefault(row.queue, []).append(Level(row.priority, 0, 0, row.running, 0, None))
+    return {state.name: state for state in _states(names, levels, using)}
 
 
 def peek(name: str, *, limit: int = 20, using: str = "default") -> list[UUID]:

@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from execution import engine, queues
-from execution.models import Execution, StepRun
+from execution import engine, pools, queues
+from execution.models import Execution, Pool, StepRun
 from execution.plans import plan_by_id
 from execution.queues import QueueState
 from execution.states import EXECUTION_TERMINAL, STEP_CLAIMABLE, STEP_TERMINAL, ExecutionState, StepState, WaitingFor
 
 MOST_STEPS = 100
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ def why(execution: Execution) -> dict[str, Any]:
         StepRun.objects.filter(execution=execution).exclude(state__in=STEP_TERMINAL).order_by("id")[:MOST_STEPS]
     )
     lanes = {run.queue for run in runs if run.state in STEP_CLAIMABLE}
-    states = {state.name: state for state in queues.stats(sorted(lanes))} if lanes else {}
+    states = queues.service(sorted(lanes)) if lanes else {}
     blockers = [_blocker(run, execution, states, now) for run in runs]
     if execution.state == ExecutionState.PAUSED:
         return _answer(execution, f"It is {execution.state_reason or 'paused'}; resume it.", blockers)
@@ -73,6 +74,9 @@ def _blocker(run: StepRun, execution: Execution, lanes: dict[str, QueueState], n
         code, message, until = _waiting(run, execution, name)
         return Blocker(name, code, message, until, run.pk)
     if run.available_at > now:
+        if run.rate_slot_at is not None:
+            told = f"{name} may begin at {run.available_at.isoformat()}: {run.state_reason}."
+            return Blocker(name, "rate", told, run.available_at, run.pk)
         if run.state == StepState.RETRYABLE:
             message = f"{name} failed (attempt {run.attempt}) and is tried again at {run.available_at:%H:%M:%S} UTC."
             return Blocker(name, "retry", message, run.available_at, run.pk)
@@ -105,9 +109,28 @@ def _waiting(run: StepRun, execution: Execution, name: str) -> tuple[str, str, d
                 return "child", f"{name} waits for execution {run.last_token} of workflow {called}.", None
             return "child", f"{name} waits for {run.items_open} of its items.", None
         case WaitingFor.POOL:
-            return "pool", f"{name} waits for a free place.", None
+            return "pool", f"{name} waits for {run.pool_units} of pool {run.pool}, {_pool_users(run.pool)}.", None
         case _:
-            return "key", f"{name} waits for its concurrency key {execution.concurrency_key}.", None
+            key = execution.concurrency_key
+            held = _named(pools.key_holders(key, limit=MOST_NAMED + 1))
+            return "key", f"{name} waits for its concurrency key {key}, held by {held}.", None
+
+
+def _pool_users(name: str) -> str:
+    pool = Pool.objects.filter(pk=name).first()
+    if pool is None:
+        return "which is gone: it goes on in a moment"
+    return (
+        f"which has {pool.free} of {pool.slots} slots free: held by {_named(pools.holders(name, limit=MOST_NAMED + 1))}"
+    )
+
+
+def _named(users: list[pools.User]) -> str:
+    """The first few of those who hold something, by step or workflow and execution."""
+    if not users:
+        return "nobody any more"
+    told = ", ".join(f"{user.label} ({user.execution})" for user in users[:MOST_NAMED])
+    return f"{told} and others" if len(users) > MOST_NAMED else told
 
 
 BEFORE = """
@@ -120,17 +143,22 @@ SELECT count(*) AS ahead FROM (
 ) counted
 """
 
+# How fast the queue went lately, from the latest attempts of all queues: a bounded number of rows, whatever the load.
 THROUGHPUT = """
-SELECT count(*) AS ended FROM execution_attempt a
-JOIN execution_steprun s ON s.id = a.step_run_id
-WHERE s.queue = %(queue)s::text AND a.id > %(since)s::uuid
-  AND a.finished_at > %(now)s::timestamptz - interval '60 seconds'
+SELECT count(*) AS begun, extract(epoch FROM %(now)s::timestamptz - min(latest.started_at))::float8 AS seconds
+FROM (
+    SELECT step_run_id, started_at FROM execution_attempt WHERE id > %(since)s::uuid ORDER BY id DESC LIMIT 1000
+) latest
+JOIN execution_steprun s ON s.id = latest.step_run_id WHERE s.queue = %(queue)s::text
 """
 
 
 def _queued(run: StepRun, name: str, lane: QueueState, now: datetime) -> Blocker:
     if lane.paused_at is not None:
         note = f" ({lane.pause_note})" if lane.pause_note else ""
+        if lane.draining_at is not None:
+            told = f"Queue {run.queue} was drained by {lane.paused_by}{note}."
+            return Blocker(name, "queue_drained", told, None, run.pk)
         return Blocker(name, "queue_paused", f"Queue {run.queue} was paused by {lane.paused_by}{note}.", None, run.pk)
     if lane.workers == 0:
         return Blocker(
@@ -142,7 +170,7 @@ def _queued(run: StepRun, name: str, lane: QueueState, now: datetime) -> Blocker
         message = f"{name} is next in queue {run.queue}; {lane.total('running')} of {lane.slots} slots are busy."
         return Blocker(name, "next", message, None, run.pk)
     since = UUID(int=int((now - timedelta(minutes=10)).timestamp() * 1000) << 80)
-    ended = engine.fetch_all(THROUGHPUT, {"queue": run.queue, "since": since, "now": now}, using="default")[0].ended
-    until = now + timedelta(seconds=ahead * 60 / ended) if ended else None
+    lately = engine.fetch_all(THROUGHPUT, {"queue": run.queue, "since": since, "now": now}, using="default")[0]
+    until = now + timedelta(seconds=ahead * max(lately.seconds, 0.001) / lately.begun) if lately.begun else None
     message = f"{name} waits in queue {run.queue} behind {'more than ' * (ahead > 10_000)}{min(ahead, 10_000)} others."
     return Blocker(name, "behind", message, until, run.pk)
