@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
 
 from execution import advance, concurrency, dispatch, engine, queue
 from execution.definitions import validate_input
-from execution.graph import Plan, StepPlan
+from execution.graph import Concurrency, Plan, StepPlan
 from execution.models import Execution, Workflow, WorkflowVersion
 from execution.plans import plan_of
 from execution.states import ExecutionState, StepState, WaitingFor
 from scheduling_project.common.errors import Conflict, InvalidInput
-from scheduling_project.common.ids import uuid7
+from scheduling_project.common.ids import uuid7, uuid7s
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,12 @@ class Source:
 API = Source("api")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Start:
-    """One execution to be. `timeout` is in seconds from `start_at` (or now) to the execution's deadline."""
+    """One execution to be; never changed (frozen, it would take four times as long to make, and thousands are).
+
+    `timeout` is in seconds from `start_at` (or now) to the execution's deadline.
+    """
 
     version: WorkflowVersion
     source: Source
@@ -51,9 +54,7 @@ class Start:
     id: UUID = field(default_factory=uuid7)
 
 
-# Race: the same idempotency key in two transactions. The unique index makes the second wait for the first's
-# commit and then do nothing; step runs are made only for the executions that this statement returns.
-INSERT_EXECUTIONS = """
+_NEW_EXECUTIONS = """
 INSERT INTO execution_execution (id, workflow_id, version_id, source_kind, source_id, source_label, scheduled_for,
     idempotency_key, news_topic, input, priority, queue, retry_policy, concurrency_key, deadline_at, state,
     state_reason, open_steps, failed_steps, key_held, created_at)
@@ -66,6 +67,14 @@ FROM unnest(%(id)s::uuid[], %(workflow_id)s::uuid[], %(version_id)s::uuid[], %(s
     %(concurrency_key)s::text[], %(deadline_at)s::timestamptz[], %(state)s::text[], %(open_steps)s::int[])
     AS new (id, workflow_id, version_id, source_kind, source_id, source_label, scheduled_for, idempotency_key,
     news_topic, input, priority, queue, retry_policy, concurrency_key, deadline_at, state, open_steps)
+"""
+
+# Without a key nothing can be there already: no speculative insertion, no rows on their way back.
+INSERT_KEYLESS = _NEW_EXECUTIONS
+
+# Race: the same idempotency key in two transactions. The unique index makes the second wait for the first's
+# commit and then do nothing; step runs are made only for the executions that this statement returns.
+INSERT_EXECUTIONS = f"""{_NEW_EXECUTIONS}
 ON CONFLICT (idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
 RETURNING id
 """
@@ -73,7 +82,7 @@ RETURNING id
 # First steps are marked as handed over right here, as far as the window of their lane and level has room: their
 # messages go out after the commit, and the sweep sends again whatever a crash in between swallows.
 INSERT_STEP_RUNS = """
-WITH new AS (
+WITH new AS MATERIALIZED (
     SELECT * FROM unnest(%(id)s::uuid[], %(execution_id)s::uuid[], %(name)s::text[], %(kind)s::text[],
         %(label)s::text[], %(queue)s::text[], %(priority)s::int[], %(timeout)s::float8[], %(state)s::text[],
         %(waiting_for)s::text[], %(needs_open)s::int[], %(available_at)s::timestamptz[], %(pool)s::text[],
@@ -94,6 +103,7 @@ WITH new AS (
         END AS room
     FROM (SELECT DISTINCT queue, priority FROM new WHERE state = 'queued') lanes
 )
+, made AS (
 INSERT INTO execution_steprun (id, execution_id, name, kind, label, queue, priority, timeout, state, waiting_for,
     needs_open, available_at, dispatched_at, dispatches, state_reason, items_open, items_failed, attempt, failures,
     worker_deaths, worker, pool, pool_units, created_at)
@@ -102,7 +112,11 @@ SELECT ranked.id, execution_id, name, kind, label, ranked.queue, ranked.priority
     CASE WHEN place <= room THEN 1 ELSE 0 END, '', 0, 0, 0, 0, 0, '', pool, pool_units, %(now)s
 FROM ranked LEFT JOIN level ON level.queue = ranked.queue AND level.priority = ranked.priority
 ORDER BY position
-RETURNING id, label, queue, priority, timeout, attempt, dispatched_at IS NOT NULL AS dispatched
+RETURNING id, dispatched_at, state
+)
+SELECT count(dispatched_at) AS dispatched,
+    array_agg(id) FILTER (WHERE dispatched_at IS NULL AND state = 'queued') AS held_back
+FROM made
 """
 
 
@@ -117,8 +131,15 @@ def start_many(starts: Sequence[Start], *, now: datetime, using: str) -> list[UU
     """
     if not starts:
         return []
-    plans = [plan_of(start.version) for start in starts]
-    starts = [_with_key(start, plan) for start, plan in zip(starts, plans, strict=True)]
+    plans = _plans(starts)
+    starts = [
+        start if plan.concurrency is None else _with_key(start, plan.concurrency)
+        for start, plan in zip(starts, plans, strict=True)
+    ]
+    if all(start.idempotency_key is None for start in starts):
+        engine.fetch_all(INSERT_KEYLESS, _executions(starts, plans, now), using=using)
+        _insert_step_runs(list(zip(starts, plans, strict=True)), now=now, using=using)
+        return [start.id for start in starts]
     inserted = {row.id for row in engine.fetch_all(INSERT_EXECUTIONS, _executions(starts, plans, now), using=using)}
     created = [(start, plan) for start, plan in zip(starts, plans, strict=True) if start.id in inserted]
     if created:
@@ -222,18 +243,24 @@ def _priority(start: Start, plan: Plan) -> int:
     return plan.priority if plan.priority is not None else start.version.workflow.priority
 
 
-def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, using: str) -> None:
-    columns: dict[str, list[Any]] = {name: [] for name in STEP_COLUMNS}
-    undecided: list[tuple[Start, Plan]] = []
-    for start, plan in created:
-        workflow = start.version.workflow
-        available_at = max(start.start_at, now) if start.start_at is not None else now
-        for step in plan.main:
-            ready = not step.needs and step.is_plain and not start.concurrency_key
-            waiting_for = WaitingFor.KEY if not step.needs and start.concurrency_key else WaitingFor.NEEDS
-            row = (
-                uuid7(),
-                start.id,
+class _First(NamedTuple):
+    """What the step runs of all starts of one plan with the same queue, priority and kind of key have in common.
+
+    `decide`: some first step is not plain, its fate is to be decided at once.
+    """
+
+    rows: tuple[tuple[Any, ...], ...]
+    decide: bool
+
+
+def _first_steps(start: Start, plan: Plan) -> _First:
+    workflow = start.version.workflow
+    rows = []
+    for step in plan.main:
+        ready = not step.needs and step.is_plain and not start.concurrency_key
+        waiting_for = WaitingFor.KEY if not step.needs and start.concurrency_key else WaitingFor.NEEDS
+        rows.append(
+            (
                 step.name,
                 step.kind,
                 f"{workflow.name}.{step.name}",
@@ -243,46 +270,77 @@ def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, u
                 StepState.QUEUED.value if ready else StepState.WAITING.value,
                 None if ready else waiting_for.value,
                 len(step.needs),
-                available_at,
                 step.pool,
                 step.pool_units,
             )
-            for name, value in zip(STEP_COLUMNS, row, strict=True):
-                columns[name].append(value)
-        if not start.concurrency_key and any(_needs_decision(step) for step in plan.main):
+        )
+    decide = not start.concurrency_key and any(_needs_decision(step) for step in plan.main)
+    return _First(tuple(rows), decide)
+
+
+def _insert_step_runs(created: Sequence[tuple[Start, Plan]], *, now: datetime, using: str) -> None:
+    known: dict[tuple[Any, ...], _First] = {}
+    undecided: list[tuple[Start, Plan]] = []
+    rows: list[tuple[Any, ...]] = []
+    ids = iter(uuid7s(sum(len(plan.main) for _, plan in created)))
+    for start, plan in created:
+        # Plans and versions are alive in `created`: their addresses tell them apart.
+        kind = (id(plan), id(start.version), start.queue, start.priority, not start.concurrency_key)
+        first = known.get(kind)
+        if first is None:
+            first = known[kind] = _first_steps(start, plan)
+        available_at = max(start.start_at, now) if start.start_at is not None else now
+        for step in first.rows:
+            rows.append((next(ids), start.id, available_at, *step))
+        if first.decide:
             undecided.append((start, plan))
-    arrays = {name: engine.array(values) for name, values in columns.items()}
+    arrays = dict(zip(STEP_COLUMNS, map(engine.array, zip(*rows, strict=True)), strict=True))
     params = arrays | {"now": now, "bound": settings.WORKFLOW_IN_FLIGHT_PER_LEVEL}
-    rows = engine.fetch_all(INSERT_STEP_RUNS, params, using=using)
-    hints = [queue.Hint(*row[:6]) for row in rows if row.dispatched]
-    dispatch.publish_on_commit(hints, using=using)
+    (marked,) = engine.fetch_all(INSERT_STEP_RUNS, params, using=using)
+    if marked.dispatched:
+        held_back = set(marked.held_back or ())
+        dispatch.publish_on_commit(
+            [
+                queue.Hint(row[0], row[5], row[6], row[7], row[8], 0)
+                for row in rows
+                if row[STATE] == StepState.QUEUED.value and row[0] not in held_back
+            ],
+            using=using,
+        )
     for start, plan in undecided:
         advance.decide_ripe(start.id, plan, now=now, using=using)
-    concurrency.admit(
-        [
-            concurrency.Wish(
-                start.id,
-                key=start.concurrency_key,
-                limit=plan.concurrency.limit if plan.concurrency is not None else 1,
-                on_conflict=plan.concurrency.on_conflict if plan.concurrency is not None else "queue",
-            )
-            for start, plan in created
-            if start.concurrency_key
-        ],
-        now=now,
-        using=using,
-    )
+    wishes = [
+        concurrency.Wish(
+            start.id,
+            key=start.concurrency_key,
+            limit=plan.concurrency.limit if plan.concurrency is not None else 1,
+            on_conflict=plan.concurrency.on_conflict if plan.concurrency is not None else "queue",
+        )
+        for start, plan in created
+        if start.concurrency_key
+    ]
+    if wishes:
+        concurrency.admit(wishes, now=now, using=using)
 
 
-def _with_key(start: Start, plan: Plan) -> Start:
+def _plans(starts: Sequence[Start]) -> list[Plan]:
+    """The plan of each start, asked for once per version object."""
+    plans: dict[int, Plan] = {}
+    for start in starts:
+        if id(start.version) not in plans:
+            plans[id(start.version)] = plan_of(start.version)
+    return [plans[id(start.version)] for start in starts]
+
+
+def _with_key(start: Start, rule: Concurrency) -> Start:
     """The start with the concurrency key that its definition gives it, unless the start names one itself.
 
     A key that is null for this input shares nothing with anybody: the execution's own id stands for it.
     """
-    if start.concurrency_key or plan.concurrency is None:
+    if start.concurrency_key:
         return start
     facts = {"id": str(start.id), "workflow": start.version.workflow.name}
-    key = plan.concurrency.key.render({"input": start.input, "steps": {}, "item": None, "execution": facts})
+    key = rule.key.render({"input": start.input, "steps": {}, "item": None, "execution": facts})
     return replace(start, concurrency_key=str(start.id) if key is None else str(key)[:255])
 
 
@@ -293,6 +351,7 @@ def _needs_decision(step: StepPlan) -> bool:
 STEP_COLUMNS = (
     "id",
     "execution_id",
+    "available_at",
     "name",
     "kind",
     "label",
@@ -302,7 +361,7 @@ STEP_COLUMNS = (
     "state",
     "waiting_for",
     "needs_open",
-    "available_at",
     "pool",
     "pool_units",
 )
+STATE = STEP_COLUMNS.index("state")

@@ -102,6 +102,17 @@ def array(values: Sequence[Any]) -> str:
     >>> array([1, None, True]), array(["a", "b,c"])
     ('{1,NULL,t}', '{"a","b,c"}')
     """
+    kinds = set(map(type, values))
+    if len(kinds) == 1:
+        first = values[0]
+        if first is values[-1] and values.count(first) == len(values):  # a column that is the same for all
+            return "{" + ",".join([_ELEMENTS[type(first)](first)] * len(values)) + "}"
+        if kinds == {str}:
+            text = '","'.join(values)
+            if "\\" not in text and text.count('"') == 2 * len(values) - 2:
+                return f'{{"{text}"}}'
+        write = _ELEMENTS[kinds.pop()]
+        return "{" + ",".join([write(value) for value in values]) + "}"
     return "{" + ",".join([_ELEMENTS[type(value)](value) for value in values]) + "}"
 
 

@@ -19,7 +19,8 @@ SOURCE_KIND = "schedule"
 
 COLUMNS = """s.id, s.name, s.workflow_id, s.version_id, s.input, s.priority, s.queue, s.retry_policy, s.timeout,
     s.concurrency_key, s.overlap_policy, s.catch_up, s.catch_up_window, s.max_executions, s.pause_on_failure,
-    s.enabled, s.pause_kind, s.on_resume, s.started_count, s.consecutive_failures, s.next_fire_at,
+    s.enabled, s.pause_kind, s.on_resume, s.started_count, s.consecutive_failures,
+    extract(epoch FROM s.next_fire_at)::float8 AS wake,
     floor(extract(epoch FROM s.fired_through))::bigint AS fired_through,
     floor(extract(epoch FROM s.missed_through))::bigint AS missed_through,
     floor(extract(epoch FROM s.paused_until))::bigint AS paused_until"""
@@ -106,7 +107,7 @@ ORDER BY f.schedule_id, f.scheduled_for
 # back by hand, a restored table): only the rows returned were not in the ledger before, and only they get executions.
 # The execution is named before it exists; its foreign key is checked at COMMIT.
 INSERT_LEDGER = """
-INSERT INTO schedules_schedulefire
+WITH made AS (INSERT INTO schedules_schedulefire
     (schedule_id, version_id, scheduled_for, until, count, due_at, outcome, reason, note, execution_id)
 SELECT schedule_id, version_id, to_timestamp(first), CASE WHEN instants > 1 THEN to_timestamp(last) END, instants,
     to_timestamp(due), outcome, reason, note, execution_id
@@ -115,7 +116,9 @@ FROM unnest(%(schedule_id)s::uuid[], %(version_id)s::uuid[], %(first)s::bigint[]
     %(execution_id)s::uuid[])
     AS new (schedule_id, version_id, first, last, instants, due, outcome, reason, note, execution_id)
 ON CONFLICT (schedule_id, scheduled_for) DO NOTHING
-RETURNING schedule_id, extract(epoch FROM scheduled_for)::bigint AS first
+RETURNING schedule_id, scheduled_for
+) SELECT count(*) AS rows, CASE WHEN count(*) < %(expected)s::int
+        THEN array_agg(ROW(schedule_id, extract(epoch FROM scheduled_for)::bigint)::text) END AS new FROM made
 """
 
 # A run of missed or excluded instants that was cut by the bound of one visit goes on in the same entry.
@@ -143,7 +146,7 @@ WHERE f.id = new.id AND f.outcome = 'buffered'
 # Race: a watermark moved by somebody who did not take the lock (SQL by hand). Then the row is left alone, the
 # caller sees a row missing and rolls its whole visit back.
 ADVANCE = """
-UPDATE schedules_schedule s SET
+WITH moved AS (UPDATE schedules_schedule s SET
     fired_through = CASE WHEN new.reached > new.was THEN to_timestamp(new.reached) ELSE s.fired_through END,
     next_fire_at = to_timestamp(new.wake),
     started_count = s.started_count + new.started,
@@ -159,6 +162,8 @@ FROM unnest(%(id)s::uuid[], %(was)s::bigint[], %(reached)s::bigint[], %(wake)s::
     AS new (id, was, reached, wake, started, last_fire, missed_through, enabled, finished)
 WHERE s.id = new.id AND floor(extract(epoch FROM s.fired_through)) = new.was
 RETURNING s.id
+)
+SELECT count(*) AS rows FROM moved
 """
 
 QUARANTINE = """
@@ -176,7 +181,7 @@ SELECT extract(epoch FROM (
 """
 
 # The same, with whether ended executions or buffered instants wait for a look: one round trip for an idle beat.
-TODO = f"""
+WAITING = f"""
 SELECT extract(epoch FROM (
     SELECT s.next_fire_at FROM schedules_schedule s WHERE s.next_fire_at IS NOT NULL AND {RUNNING}
     ORDER BY s.next_fire_at LIMIT 1) - clock_timestamp())::float8 AS seconds,
@@ -186,7 +191,7 @@ SELECT extract(epoch FROM (
 """
 
 
-class Todo(NamedTuple):
+class Waiting(NamedTuple):
     """What waits: seconds to the next due schedule (None: never), news, buffered instants, running backfills."""
 
     seconds: float | None
@@ -275,12 +280,17 @@ def buffered(ids: Sequence[UUID], *, using: str) -> dict[UUID, list[Any]]:
     return found
 
 
-def record(rows: Sequence[LedgerRow], *, using: str) -> set[tuple[UUID, int]]:
-    """Write ledger entries; returns those (schedule, first instant) that were not there before."""
+def record(rows: Sequence[LedgerRow], *, using: str) -> list[bool]:
+    """Write ledger entries; says of each whether its (schedule, first instant) was not there before."""
     if not rows:
-        return set()
-    inserted = engine.fetch_all(INSERT_LEDGER, columns(LedgerRow._fields, rows), using=using)
-    return {(row.schedule_id, row.first) for row in inserted}
+        return []
+    params = columns(LedgerRow._fields, rows) | {"expected": len(rows)}
+    made = engine.fetch_one(INSERT_LEDGER, params, using=using)
+    assert made is not None
+    if made.rows == len(rows):
+        return [True] * len(rows)
+    new = set(made.new or ())
+    return [f"({row.schedule_id},{row.first})" in new for row in rows]
 
 
 def extend(rows: Sequence[LedgerRow], *, using: str) -> set[UUID]:
@@ -310,7 +320,8 @@ def advance(rows: Sequence[Advance], *, now: datetime, using: str) -> None:
     if not rows:
         return
     params = columns(Advance._fields, rows) | {"now": now}
-    if len(engine.fetch_all(ADVANCE, params, using=using)) != len(rows):
+    moved = engine.fetch_one(ADVANCE, params, using=using)
+    if moved is None or moved.rows != len(rows):
         raise WatermarkMoved
 
 
@@ -327,8 +338,8 @@ def seconds_to_next(*, using: str | None = None) -> float | None:
     return seconds
 
 
-def todo(*, topic: str, using: str | None = None) -> Todo:
+def waiting(*, topic: str, using: str | None = None) -> Waiting:
     """What waits to be done by a beat."""
-    row = engine.fetch_one(TODO, {"topic": topic}, using=using)
+    row = engine.fetch_one(WAITING, {"topic": topic}, using=using)
     assert row is not None
-    return Todo(row.seconds, row.news, row.buffered, row.backfills)
+    return Waiting(row.seconds, row.news, row.buffered, row.backfills)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from schedules.occurrences import Instant, Timing
-from schedules.policies import START, CatchUp, Decision, Due, cutoff, missed
+from schedules.policies import START, CatchUp, Decision, Due, cutoff, missed, starts_alone
 from schedules.states import FireOutcome, FireReason
 
 #: How many excluded instants in a row are looked through for the next one that fires, before waking up in between.
@@ -79,7 +79,11 @@ def collect(
     found, reached, pending, more = _read(segments, after, now, cap)
     entries: list[Entry] = []
     candidates = 0
-    if found:
+    if len(found) == 1 and not more and missed_through is None and _starts(found[0][1], catch_up, now):
+        version_id, instant = found[0]
+        entries.append(Entry(version_id, instant.nominal, instant.nominal, 1, instant.due, *START))
+        candidates = 1
+    elif found:
         floor = after if missed_through is None else max(after, missed_through)
         latest = _latest(segments, found, floor, now, catch_up, more)
         cut = cutoff(catch_up, latest, now=now, truncated=more)
@@ -103,6 +107,10 @@ def collect(
         return Batch(entries, reached, now, True, candidates)
     wake = pending.due if pending is not None and not pending.skip else next_wake(segments, reached)
     return Batch(entries, reached, wake, False, candidates)
+
+
+def _starts(instant: Instant, catch_up: CatchUp, now: int) -> bool:
+    return not instant.skip and starts_alone(catch_up, instant.due, now=now)
 
 
 def next_wake(segments: Sequence[Segment], after: int) -> int | None:

@@ -7,7 +7,8 @@ between any two statements leaves either all of it or nothing. Messages go out a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,7 @@ from schedules import claims, due, policies, versions
 from schedules.claims import SOURCE_KIND, Advance, LedgerRow
 from schedules.policies import BUFFERING, CatchUp, Decision
 from schedules.states import FireOutcome, FireReason, OnResume, OverlapPolicy, PauseKind
-from scheduling_project.common.ids import uuid7
+from scheduling_project.common.ids import uuid7, uuid7s
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -74,9 +75,9 @@ class _Visit:
     batch: due.Batch
     resumed: bool
     missed_through: int | None
-    plan: policies.Overlap = field(default_factory=lambda: policies.Overlap(0, ()))
-    buffered: list[Any] = field(default_factory=list)
-    running: list[UUID] = field(default_factory=list)
+    plan: policies.Overlap = policies.NOTHING
+    buffered: Sequence[Any] = ()
+    running: Sequence[UUID] = ()
     started: int = 0
     last_fire: int | None = None
     source: Source = creation.API
@@ -183,18 +184,18 @@ def _fire(rows: Sequence[Any], *, now: datetime, using: str, collect: bool = Tru
     visits: list[_Visit] = []
     seconds = int(now.timestamp())
     budget = INSTANTS_PER_SLICE
-    for row in rows:
-        if row.id not in segments:
-            continue
+    look = _Look(seconds, collect)
+    for row, chain in segments:
         if budget <= 0:
             report.more = True
             break
         try:
-            visit = _look(row, segments[row.id], seconds, min(budget, INSTANTS_PER_SCHEDULE), collect)
+            visit = look.at(row, chain, min(budget, INSTANTS_PER_SCHEDULE))
         except Exception as error:  # noqa: BLE001 - a timing that raises is quarantined
             failures.append((row, error))
             continue
-        budget -= sum(entry.instants for entry in visit.batch.entries)
+        for entry in visit.batch.entries:
+            budget -= entry.instants
         report.more = report.more or visit.batch.more
         visits.append(visit)
     _decide(visits, using=using)
@@ -206,32 +207,41 @@ def _fire(rows: Sequence[Any], *, now: datetime, using: str, collect: bool = Tru
     return report
 
 
-def _look(row: Any, segments: Sequence[due.Segment], now: int, cap: int, collect: bool) -> _Visit:
-    """What is due of one schedule, by its pause, its timing and its catch-up policy."""
-    resumed = not row.enabled and row.paused_until is not None and row.paused_until <= now
-    missed_through = row.missed_through
-    if resumed and row.on_resume == OnResume.SKIP:
-        missed_through = max(row.paused_until, missed_through or 0)
-    if not collect or not (row.enabled or resumed):
-        if collect:
-            wake = row.paused_until
-        else:
-            wake = None if row.next_fire_at is None else row.next_fire_at.timestamp()
-        return _Visit(row, due.Batch([], row.fired_through, wake, False, 0), False, missed_through)
-    batch = due.collect(
-        segments,
-        after=row.fired_through,
-        now=now,
-        catch_up=CatchUp(
-            row.catch_up,
-            settings.SCHEDULE_CATCH_UP_WINDOW_SECONDS if row.catch_up_window is None else row.catch_up_window,
-            settings.SCHEDULE_CATCH_UP_LIMIT,
-            GRACE_SECONDS,
-        ),
-        cap=cap,
-        missed_through=missed_through,
-    )
-    return _Visit(row, batch, resumed, missed_through)
+class _Look:
+    """The look of one transaction at its schedules: what is due by `now` (epoch seconds)."""
+
+    def __init__(self, now: int, collect: bool) -> None:
+        self.now = now
+        self.collect = collect
+        self._catch_ups: dict[tuple[str, int | None], CatchUp] = {}
+
+    def at(self, row: Any, segments: Sequence[due.Segment], cap: int) -> _Visit:
+        """What is due of one schedule, by its pause, its timing and its catch-up policy."""
+        now = self.now
+        resumed = not row.enabled and row.paused_until is not None and row.paused_until <= now
+        missed_through = row.missed_through
+        if resumed and row.on_resume == OnResume.SKIP:
+            missed_through = max(row.paused_until, missed_through or 0)
+        if not self.collect or not (row.enabled or resumed):
+            wake = row.paused_until if self.collect else row.wake
+            return _Visit(row, due.Batch([], row.fired_through, wake, False, 0), False, missed_through)
+        batch = due.collect(
+            segments,
+            after=row.fired_through,
+            now=now,
+            catch_up=self._catch_up(row.catch_up, row.catch_up_window),
+            cap=cap,
+            missed_through=missed_through,
+        )
+        return _Visit(row, batch, resumed, missed_through)
+
+    def _catch_up(self, policy: str, window: int | None) -> CatchUp:
+        known = self._catch_ups.get((policy, window))
+        if known is None:
+            seconds = settings.SCHEDULE_CATCH_UP_WINDOW_SECONDS if window is None else window
+            known = CatchUp(policy, seconds, settings.SCHEDULE_CATCH_UP_LIMIT, GRACE_SECONDS)
+            self._catch_ups[policy, window] = known
+        return known
 
 
 def _decide(visits: Sequence[_Visit], *, using: str) -> None:
@@ -240,10 +250,11 @@ def _decide(visits: Sequence[_Visit], *, using: str) -> None:
     ids = [v.row.id for v in asking if v.batch.candidates or _may_release(v.row)]
     running = claims.open_executions(ids, using=using) if ids else {}
     waiting = claims.buffered(ids, using=using) if ids else {}
+    for visit in asking:
+        visit.running = running.get(visit.row.id, [])
+        visit.buffered = waiting.get(visit.row.id, [])
     for visit in visits:
         row = visit.row
-        visit.running = running.get(row.id, [])
-        visit.buffered = waiting.get(row.id, [])
         visit.plan = policies.overlap(
             row.overlap_policy,
             running=len(visit.running),
@@ -263,28 +274,36 @@ def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using
     workflow_ids = {v.row.workflow_id for v in visits if v.plan.release or v.batch.candidates}
     workflows = versions.published(workflow_ids, using=using) if workflow_ids else {}
     rows: list[LedgerRow] = []
-    runs: list[LedgerRow] = []
+    owners: list[_Visit] = []
+    runs: list[tuple[LedgerRow, _Visit]] = []
+    ids = iter(uuid7s(sum(visit.batch.candidates for visit in visits)))
     for visit in visits:
-        for place, row in enumerate(_ledger_rows(visit, workflows)):
+        for place, row in enumerate(_ledger_rows(visit, workflows, ids)):
             # Only the first entry of a visit can go on from the last one of the visit before.
-            (runs if place == 0 and _is_run(row) else rows).append(row)
+            if place == 0 and _is_run(row):
+                runs.append((row, visit))
+            else:
+                rows.append(row)
+                owners.append(visit)
     if runs:
-        extended = claims.extend(runs, using=using)
-        rows += [row for row in runs if row.schedule_id not in extended]
-        for row in runs:
+        extended = claims.extend([row for row, _ in runs], using=using)
+        for row, visit in runs:
             if row.schedule_id in extended:
                 report.count(row.outcome, row.instants)
-    new = claims.record(rows, using=using)
-    by_id = {visit.row.id: visit for visit in visits}
+            else:
+                rows.append(row)
+                owners.append(visit)
     starts: list[Start] = []
-    for row in rows:
-        if (row.schedule_id, row.first) not in new:
-            continue
-        report.count(row.outcome, row.instants)
-        if row.execution_id is not None:
-            visit = by_id[row.schedule_id]
-            starts.append(_start(visit, workflows, row.execution_id, row.first))
-    settled = _settle_buffered(visits, workflows, starts, report)
+    read = _Reader()
+    counts: Counter[str] = Counter()
+    for row, visit, is_new in zip(rows, owners, claims.record(rows, using=using), strict=True):
+        if is_new:
+            counts[row.outcome] += row.instants
+            if row.execution_id is not None:
+                starts.append(_start(visit, workflows, row.execution_id, row.first, read))
+    for outcome, instants in counts.items():
+        report.count(outcome, instants)
+    settled = _settle_buffered(visits, workflows, starts, report, read)
     claims.settle_buffered(settled, using=using)
     for visit in visits:
         if visit.plan.stop_others:
@@ -301,7 +320,7 @@ def _is_run(row: LedgerRow) -> bool:
     return row.outcome == FireOutcome.MISSED or row.reason == FireReason.BLACKOUT
 
 
-def _ledger_rows(visit: _Visit, workflows: Any) -> list[LedgerRow]:
+def _ledger_rows(visit: _Visit, workflows: Any, ids: Iterator[UUID]) -> list[LedgerRow]:
     rows = []
     decisions = iter(visit.plan.decisions)
     for entry in visit.batch.entries:
@@ -310,7 +329,7 @@ def _ledger_rows(visit: _Visit, workflows: Any) -> list[LedgerRow]:
             decision = next(decisions)
             if decision.outcome == FireOutcome.STARTED:
                 if visit.row.workflow_id in workflows:
-                    execution_id = uuid7()
+                    execution_id = next(ids)
                 else:
                     decision = Decision(FireOutcome.SKIPPED, FireReason.ERROR)
                     note = "The workflow has no published version."
@@ -331,11 +350,33 @@ def _ledger_rows(visit: _Visit, workflows: Any) -> list[LedgerRow]:
     return rows
 
 
-def _start(visit: _Visit, workflows: Any, execution_id: UUID, instant: int) -> Start:
+class _Reader:
+    """What many schedules of one visit have in common, read once."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._moments: dict[int, datetime] = {}
+
+    def json(self, text: str | None) -> Any:
+        """The value of a JSON text; one object for equal texts, which is not to be changed."""
+        if text is None:
+            return None
+        if text not in self._values:
+            self._values[text] = engine.load_json(text)
+        return self._values[text]
+
+    def moment(self, instant: int) -> datetime:
+        """The aware datetime of epoch seconds."""
+        if instant not in self._moments:
+            self._moments[instant] = datetime.fromtimestamp(instant, UTC)
+        return self._moments[instant]
+
+
+def _start(visit: _Visit, workflows: Any, execution_id: UUID, instant: int, read: _Reader) -> Start:
     row = visit.row
     if not visit.started:
         visit.source = Source(SOURCE_KIND, str(row.id), row.name)
-        visit.input, visit.retry_policy = engine.load_json(row.input), engine.load_json(row.retry_policy)
+        visit.input, visit.retry_policy = read.json(row.input), read.json(row.retry_policy)
     visit.started += 1
     visit.last_fire = instant if visit.last_fire is None else max(visit.last_fire, instant)
     return Start(
@@ -343,7 +384,7 @@ def _start(visit: _Visit, workflows: Any, execution_id: UUID, instant: int) -> S
         version=workflows[row.workflow_id],
         source=visit.source,
         input=visit.input,
-        scheduled_for=datetime.fromtimestamp(instant, UTC),
+        scheduled_for=read.moment(instant),
         priority=row.priority,
         queue=row.queue,
         retry_policy=visit.retry_policy,
@@ -359,14 +400,14 @@ def news_topic(schedule: Any) -> str:
 
 
 def _settle_buffered(
-    visits: Sequence[_Visit], workflows: Any, starts: list[Start], report: FireReport
+    visits: Sequence[_Visit], workflows: Any, starts: list[Start], report: FireReport, read: _Reader
 ) -> list[tuple[int, str, str, UUID | None]]:
     settled: list[tuple[int, str, str, UUID | None]] = []
     for visit in visits:
         for entry in visit.buffered[: visit.plan.release]:
             if visit.row.workflow_id in workflows:
                 execution_id = uuid7()
-                starts.append(_start(visit, workflows, execution_id, entry.scheduled_for))
+                starts.append(_start(visit, workflows, execution_id, entry.scheduled_for, read))
                 settled.append((entry.id, FireOutcome.STARTED, "", execution_id))
                 report.count(FireOutcome.STARTED, 1)
             else:

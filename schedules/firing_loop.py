@@ -112,12 +112,12 @@ class FiringLoop(threading.Thread):
                 self.process_name, kind="beat", host=self.host, pid=os.getpid(), slots=1, versions=VERSIONS
             )
             self._report_at = now + REPORT_SECONDS
-        todo = claims.todo(topic=firing.NEWS_TOPIC)
-        if (todo.news or todo.buffered) and now >= self._news_at:
+        waiting = claims.waiting(topic=firing.NEWS_TOPIC)
+        if (waiting.news or waiting.buffered) and now >= self._news_at:
             outcomes.take_news()
-            self._news_at = now + (0.05 if todo.news else self.look_seconds)
-        wait = self._fire(todo.seconds)
-        return self._backfill(wait) if todo.backfills else wait
+            self._news_at = now + (0.05 if waiting.news else self.look_seconds)
+        wait = self._fire(waiting.seconds)
+        return self._backfill(wait) if waiting.backfills else wait
 
     def _backfill(self, wait: float) -> float:
         """Take backfills further, after what is due has fired. Returns what is left of the wait."""

@@ -350,7 +350,8 @@ def _parts(
         rows = list((wanted if after is None else wanted.filter(pk__gt=after)).values(*_FIELDS)[:CHUNK])
         keyed = [_Row(row["pk"], row["version_id"], LAST_INSTANT + DAY) for row in rows]
         failures: list[UUID] = []
-        segments = versions.segments(keyed, using=using, failed=lambda row, error: failures.append(row.id))  # noqa: B023
+        compiled = versions.segments(keyed, using=using, failed=lambda row, error: failures.append(row.id))  # noqa: B023
+        segments = {key.id: chain for key, chain in compiled}
         found.failed += len(failures)
         for row in rows:
             if row["pk"] not in segments:

@@ -372,8 +372,8 @@ def _wake(schedule: Schedule, using: str, *, after: int | None = None) -> int | 
     def fail(row: Any, error: Exception) -> None:
         raise Conflict(f"The timing cannot be computed: {error}") from error
 
-    segments = versions.segments([row], using=using, failed=fail)
-    return due.next_wake(segments[schedule.pk], row.fired_through if after is None else after)
+    ((_, segments),) = versions.segments([row], using=using, failed=fail)
+    return due.next_wake(segments, row.fired_through if after is None else after)
 
 
 def _set_wake(schedule: Schedule, now: datetime, *, using: str) -> None:

@@ -52,11 +52,12 @@ class Version(NamedTuple):
     schedule_id: UUID
     effective_from: int
     timing: Timing
+    alone: list[Segment]  # in force to the end of time; never changed
 
 
 #: Timings that do not depend on the schedule's identity are shared, so that an entry here is only a few words.
 _timings: Recent[str, Timing] = Recent(2_000)
-_versions: Recent[UUID, Version] = Recent(20_000)
+_versions: Recent[int, Version] = Recent(20_000)
 _workflows: Recent[tuple[UUID, int], WorkflowVersion] = Recent(256)
 
 
@@ -67,34 +68,41 @@ def forget() -> None:
     _workflows.clear()
 
 
-def segments(rows: Sequence[Any], *, using: str, failed: Callable[[Any, Exception], None]) -> dict[UUID, list[Segment]]:
-    """The versions in force from each claimed schedule's watermark on, oldest first.
+def segments(
+    rows: Sequence[Any], *, using: str, failed: Callable[[Any, Exception], None]
+) -> list[tuple[Any, list[Segment]]]:
+    """Each claimed schedule with the versions in force from its watermark on, oldest first; in the order of `rows`.
 
-    A schedule whose spec cannot be compiled is handed to `failed` and left out.
+    A schedule whose spec cannot be compiled is handed to `failed` and left out. The lists are not to be changed.
     """
-    wanted = [row.version_id for row in rows if row.version_id is not None]
-    current = {key: value for key in wanted if (value := _versions.get(key)) is not None}
-    missing = [key for key in wanted if key not in current]
+    # Hashing a UUID is slow (it is Python's); its number's is not, and a thousand schedules are claimed at once.
+    current = [None if row.version_id is None else _versions.get(row.version_id.int) for row in rows]
+    missing = [
+        row.version_id for row, version in zip(rows, current, strict=True) if not version and row.version_id is not None
+    ]
     errors: dict[UUID, Exception] = {}
     if missing:
-        read = engine.fetch_all(claims.VERSIONS, {"ids": missing}, using=using)
-        current.update(_compiled(read, errors))
+        read = _compiled(engine.fetch_all(claims.VERSIONS, {"ids": missing}, using=using), errors)
+        current = [version or read.get(row.version_id) for row, version in zip(rows, current, strict=True)]
     owing = [
-        row for row in rows if row.version_id in current and row.fired_through < current[row.version_id].effective_from
+        row
+        for row, version in zip(rows, current, strict=True)
+        if version and row.fired_through < version.effective_from
     ]
     chains: dict[UUID, list[Version]] = {}
     if owing:
-        read = engine.fetch_all(claims.OWED_VERSIONS, {"ids": [row.id for row in owing]}, using=using)
-        compiled = _compiled(read, errors)
-        for row in read:
+        owed = engine.fetch_all(claims.OWED_VERSIONS, {"ids": [row.id for row in owing]}, using=using)
+        compiled = _compiled(owed, errors)
+        for row in owed:
             if row.id in compiled:
                 chains.setdefault(row.schedule_id, []).append(compiled[row.id])
-    found: dict[UUID, list[Segment]] = {}
-    for row in rows:
-        if row.id in errors or row.version_id not in current:
+    found: list[tuple[Any, list[Segment]]] = []
+    for row, version in zip(rows, current, strict=True):
+        if version is None or (errors and row.id in errors):
             failed(row, errors.get(row.id) or LookupError("the schedule has no version"))
         else:
-            found[row.id] = _chain(chains.get(row.id) or [current[row.version_id]])
+            chain = chains.get(row.id) if chains else None
+            found.append((row, _chain(chain) if chain else version.alone))
     return found
 
 
@@ -106,15 +114,15 @@ def _chain(versions: Sequence[Version]) -> list[Segment]:
 def _compiled(rows: Iterable[Any], errors: dict[UUID, Exception]) -> dict[UUID, Version]:
     compiled = {}
     for row in rows:
-        version = _versions.get(row.id)
+        version = _versions.get(row.id.int)
         if version is None:
             try:
                 timing = _timing(row.spec, row.schedule_id)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one spec must stop nobody else
                 errors[row.schedule_id] = error
                 continue
-            version = Version(row.id, row.schedule_id, row.effective_from, timing)
-            _versions.put(row.id, version)
+            version = Version(row.id, row.schedule_id, row.effective_from, timing, [Segment(row.id, timing, None)])
+            _versions.put(row.id.int, version)
         compiled[row.id] = version
     return compiled
 

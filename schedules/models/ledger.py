@@ -17,7 +17,12 @@ class ScheduleFire(models.Model):
     a row, for all `count` instants from `scheduled_for` to `until`, both included.
     """
 
-    schedule = models.ForeignKey(Schedule, on_delete=models.CASCADE, related_name="fires")
+    schedule = models.ForeignKey(
+        Schedule,
+        on_delete=models.CASCADE,
+        related_name="fires",
+        db_index=False,  # `ledger_instant_once` leads with it
+    )
     version = models.ForeignKey(ScheduleVersion, on_delete=models.CASCADE, related_name="fires")
     scheduled_for = models.DateTimeField(help_text="The nominal instant (first of the run).")
     until = models.DateTimeField(null=True, blank=True, help_text="Last instant of the run.")

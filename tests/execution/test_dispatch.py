@@ -70,6 +70,19 @@ def test_a_hint_is_the_message_that_apply_async_makes(client: redis.Redis, sent:
     assert ours == real
 
 
+def test_messages_made_from_a_template_say_what_each_alone_would_say() -> None:
+    """Runs of hints of one kind, a label with every character that a format or JSON minds, and back again."""
+    odd = Hint(uuid7(), 'a "b" %(id)s %d \\ ü.load', "default", 6, None, 0)
+    hints = [hint(), hint(), odd, hint(queue="io", timeout=3.0), hint()]
+    made = {key: [json.loads(text) for text in texts] for key, texts in dispatch.encode(hints).items()}
+    tags = [found["properties"]["delivery_tag"] for texts in made.values() for found in texts]
+    assert len(set(tags)) == len(hints)
+    for key, texts in made.items():
+        wanted = [sent for sent in hints if broker.key_of(sent.queue, sent.priority) == key]
+        for found, sent in zip(texts, wanted, strict=True):
+            assert found == dispatch.message(sent, delivery_tag=found["properties"]["delivery_tag"])
+
+
 def test_hints_leave_in_the_order_they_came_by_priority(client: redis.Redis) -> None:
     hints = [hint(priority=number % 3) for number in range(12)]
     assert dispatch.publish(hints) == 12

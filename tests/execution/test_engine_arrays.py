@@ -23,6 +23,13 @@ pytestmark = pytest.mark.django_db
         ("uuid", [UUID(int=0), UUID(int=2**128 - 1), None]),
         ("timestamptz", [datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC), None]),
         ("text", []),
+        ("text", ["plain", "a,b", "{c}", ""]),
+        ("text", ['one "quoted"', "none"]),
+        ("text", ["same", "same", "same"]),
+        ("text", ['sa"me'] * 2),
+        ("int", [0, 0, 0]),
+        ("bool", [True, 1 == 1]),
+        ("float8", [0.5, 0.5, 0.25]),
     ],
 )
 def test_what_is_given_is_read_back(kind, values):

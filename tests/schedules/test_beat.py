@@ -120,7 +120,7 @@ def test_whatever_a_turn_raises_the_thread_goes_on(monkeypatch, loop):
     def explode(**kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(claims, "todo", explode)
+    monkeypatch.setattr(claims, "waiting", explode)
     loop.wake()
     wait_until(lambda: loop._failures >= 2)
     monkeypatch.undo()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schedules.policies import CatchUp, Due, count_failures, cutoff, missed, overlap
+from schedules.policies import CatchUp, Due, count_failures, cutoff, missed, overlap, starts_alone
 
 NOW = 1_000_000
 
@@ -109,3 +109,13 @@ def test_a_backlog_that_was_cut_off_is_late_whatever_it_shows():
 )
 def test_failures_in_a_row(before, ended, after, consecutive, pause):
     assert count_failures(before, ended, pause_after=after) == (consecutive, pause)
+
+
+@pytest.mark.parametrize("policy", ["all", "latest", "none"])
+@pytest.mark.parametrize("age", [0, 5, 6, 60, 61])
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_the_short_answer_about_a_single_instant_is_the_long_one(policy, age, limit):
+    catch_up = CatchUp(policy, 60, limit, 5)
+    cut = cutoff(catch_up, instants(age), now=NOW)
+    starts = missed(cut, *instants(age)) is None
+    assert starts_alone(catch_up, NOW - age, now=NOW) == (starts and limit > 0)

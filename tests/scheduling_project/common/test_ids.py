@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from scheduling_project.common import ids
-from scheduling_project.common.ids import uuid7
+from scheduling_project.common.ids import uuid7, uuid7s
 
 
 def milliseconds(value: uuid.UUID) -> int:
@@ -33,6 +33,14 @@ def test_ids_of_one_process_rise_strictly_also_within_a_millisecond() -> None:
     made = [uuid7() for _ in range(20_000)]
     assert made == sorted(set(made))
     assert [value.bytes for value in made] == sorted(value.bytes for value in made)
+
+
+def test_many_at_once_go_on_from_the_last_one_and_are_gone_on_from() -> None:
+    made = [uuid7(), *uuid7s(5_000), uuid7(), *uuid7s(2)]
+    assert made == sorted(set(made))
+    assert {value.version for value in made} == {7}
+    assert {value.variant for value in made} == {uuid.RFC_4122}
+    assert uuid7s(0) == []
 
 
 def test_ids_of_many_threads_are_distinct() -> None:
