@@ -354,6 +354,7 @@ class _Step:
             ancestors=self.ancestors,
             item=item,
             inputs=self.inputs,
+            secrets=member in {"with", "http"},
         )
 
     def check_reads(self, step: str, *path: str) -> None:
@@ -383,6 +384,7 @@ def _check_template(
     ancestors: set[str],
     item: bool,
     inputs: frozenset[str] | None,
+    secrets: bool = False,
 ) -> None:
     for path, text in _strings(value, at):
         try:
@@ -392,7 +394,9 @@ def _check_template(
             add(problems, path, f"expression: {error.reason}{where}")
             continue
         for reference in sorted(references, key=str):
-            fault = _reference_fault(reference, steps=steps, ancestors=ancestors, item=item, inputs=inputs)
+            fault = _secret_fault(reference, allowed=secrets) or _reference_fault(
+                reference, steps=steps, ancestors=ancestors, item=item, inputs=inputs
+            )
             if fault:
                 add(problems, path, fault)
     try:
@@ -401,6 +405,21 @@ def _check_template(
         # Keys that hold expressions, too many of them, too deep: what no single string shows.
         if not any(path == at or path.startswith(f"{at}.") for path in problems):
             add(problems, at, f"expression: {error.reason}")
+
+
+def _secret_fault(reference: Reference, *, allowed: bool) -> str:
+    from execution import secret_store  # needs the steps, which need this module
+
+    if reference.root != "secrets":
+        return ""
+    if not allowed:
+        return "reads secrets, which only the arguments of task and http steps may: everything else is kept and shown"
+    if reference.member is None:
+        return "reads all secrets; name one: secrets.NAME"
+    if not secret_store.exists(reference.member):
+        named = f"{secret_store.ENVIRONMENT}{reference.member}"
+        return f"reads secret {reference.member}, which does not exist (nor {named} in the environment)"
+    return ""
 
 
 def _reference_fault(

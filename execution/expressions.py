@@ -35,7 +35,7 @@ __all__ = [
     "references",
 ]
 
-WORKFLOW_ROOTS: Final = Roots(frozenset({"input", "steps", "item", "execution"}), frozenset({"steps"}))
+WORKFLOW_ROOTS: Final = Roots(frozenset({"input", "steps", "item", "execution", "secrets"}), frozenset({"steps"}))
 
 MAX_TEMPLATE_DEPTH: Final = 64
 MAX_EXPRESSIONS: Final = 1_000

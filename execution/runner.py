@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,6 +30,7 @@ from execution import (
     lease,
     queue,
     rate_keys,
+    secret_store,
     step_tasks,
 )
 from execution.expressions import Template
@@ -38,6 +40,7 @@ from execution.graph import Plan, StepPlan
 from execution.plans import Unrunnable, plan_by_id
 from execution.queue import Claim
 from execution.rate_keys import RateDeferred
+from execution.redaction import redacted, redactor
 from execution.retry import Decision, Failure, Policy, RetryDecision, decide, effective_policy
 from execution.states import AttemptState, StepState
 from execution.steps import KINDS, task_hooks
@@ -149,7 +152,8 @@ def _give_back(claim: Claim) -> None:
 @dataclass(slots=True)
 class _Performed:
     output: Any = None
-    argument: Any = None
+    argument: Any = None  # with the names of secrets in place of their values, once it was performed
+    redact: Callable[[str], str] = str
     error: BaseException | None = None
 
 
@@ -160,7 +164,7 @@ def _perform(claim: Claim, plan: Plan, step: StepPlan, context: StepContext, *, 
     try:
         with lease.kept(context, may_exit=may_exit):
             close_old_connections()
-            _perform_leased(claim, plan, step, performed)
+            _perform_leased(claim, plan, step, performed, context)
     except BaseException as error:  # noqa: BLE001 - the one place: SystemExit and MemoryError of a step end the step
         performed.error = error
     finally:
@@ -169,16 +173,21 @@ def _perform(claim: Claim, plan: Plan, step: StepPlan, context: StepContext, *, 
     return performed
 
 
-def _perform_leased(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> None:
+def _perform_leased(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed, context: StepContext) -> None:
     """The step's own code and the hooks of its task, which are told what will follow an error."""
+    argument = None
     try:
         if step.rate is not None:
             rate = rate_keys.Rate(step.rate.limit, step.rate.per, step.rate.burst)
             rate_keys.admit(claim, str(render(claim, plan, step, step.rate.key)), rate)
-        performed.argument = render_argument(claim, plan, step)
-        performed.output = KINDS[step.kind](claim, step, performed.argument)
+        secrets = secret_store.resolve(secret_store.names_in(step.argument))
+        performed.redact = context.redact = redactor(secrets)
+        argument = render_argument(claim, plan, step, secrets)
+        performed.argument = redacted(argument, performed.redact)
+        performed.output = KINDS[step.kind](claim, step, argument)
         if not isinstance(performed.output, ChildStart):
             check_output(performed.output)
+            performed.output = redacted(performed.output, performed.redact)
     except BaseException as error:
         if isinstance(error, LeaseLost | RateDeferred) or ends_process(error):
             raise
@@ -187,7 +196,7 @@ def _perform_leased(claim: Claim, plan: Plan, step: StepPlan, performed: _Perfor
         task_hooks.after(
             step.target,
             claim,
-            performed.argument,
+            argument,
             output=performed.output,
             error=performed.error,
             decision=lambda error: _decision(claim, plan, step, failure_of(error)).decision,
@@ -198,12 +207,14 @@ def _decision(claim: Claim, plan: Plan, step: StepPlan, failure: Failure) -> Ret
     return decide(policy_for(claim, plan, step), failure, failures=claim.failures + 1, now=engine.now())
 
 
-def render_argument(claim: Claim, plan: Plan, step: StepPlan) -> Any:
+def render_argument(claim: Claim, plan: Plan, step: StepPlan, secrets: Mapping[str, str] | None = None) -> Any:
     """The step's argument with its expressions evaluated over input, finished steps, item and execution."""
-    return render(claim, plan, step, step.argument)
+    return render(claim, plan, step, step.argument, secrets)
 
 
-def render(claim: Claim, plan: Plan, step: StepPlan, template: Template) -> Any:
+def render(
+    claim: Claim, plan: Plan, step: StepPlan, template: Template, secrets: Mapping[str, str] | None = None
+) -> Any:
     """The value of a template over input, finished steps, item and execution of a claimed step run."""
     if template.is_constant:
         return template.render({})
@@ -216,6 +227,7 @@ def render(claim: Claim, plan: Plan, step: StepPlan, template: Template) -> Any:
         "input": claim.input,
         "steps": steps,
         "item": claim.item,
+        "secrets": dict(secrets or {}),
         "execution": {
             "id": str(claim.execution_id),
             "workflow": claim.workflow_name,
@@ -302,6 +314,7 @@ def _write(claim: Claim, plan: Plan, step: StepPlan, performed: _Performed) -> R
         log.info("step.succeeded", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
         return Report(Outcome.SUCCEEDED)
     failure = failure_of(performed.error)
+    failure = replace(failure, message=performed.redact(failure.message))
     return apply_decision(claim, plan, step, performed, failure)
 
 
@@ -326,7 +339,7 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
     details = {
         "error_type": name,
         "error": failure.message,
-        "traceback": "" if decision.decision is Decision.SNOOZE else traceback_of(error),
+        "traceback": "" if decision.decision is Decision.SNOOZE else performed.redact(traceback_of(error)),
         "decision": decision.as_json(),
     }
     match decision.decision:

@@ -44,8 +44,10 @@ OWN_APPS: Final = ("execution", "schedules", "triggers")
 #: name any Celery task, also one that no workflow may use.
 MACHINERY: Final = ("django_celery_beat",)
 #: Only for the role `admin`, whatever the verb.
-CREDENTIALS: Final = Q(content_type__app_label="auth") | Q(
-    content_type__app_label="triggers", content_type__model="apikey"
+CREDENTIALS: Final = (
+    Q(content_type__app_label="auth")
+    | Q(content_type__app_label="triggers", content_type__model="apikey")
+    | Q(content_type__app_label="execution", content_type__model="secret")
 )
 
 

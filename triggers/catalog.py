@@ -22,8 +22,8 @@ from execution import engine, patterns
 from execution.expressions import ExpressionError, Roots, Template, compile_template
 from execution.models import Workflow, WorkflowVersion
 from execution.patterns import PatternError
+from scheduling_project.common import vault
 from scheduling_project.common.logs import get_logger
-from triggers import vault
 from triggers.arrivals import instant_text
 from triggers.flow_specs import Batch, Debounce, Throttling
 from triggers.matching import Rule, TriggerIndex

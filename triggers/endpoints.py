@@ -16,10 +16,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from execution import audit
-from scheduling_project.common import clock
+from scheduling_project.common import clock, vault
 from scheduling_project.common.errors import Conflict, InvalidInput, NotFound, StaleVersion
 from scheduling_project.common.ids import uuid7
-from triggers import catalog, checks, signatures, vault
+from triggers import catalog, checks, signatures
 from triggers.models import EndpointSecret, WebhookEndpoint
 from triggers.signatures import SignatureConfigError
 from triggers.states import EndpointState

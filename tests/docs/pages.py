@@ -259,6 +259,15 @@ executions then have a dead letter. One that somebody cancelled is not started a
 calls itself, also by way of others, is refused, and so are more than `WORKFLOW_MAX_CHILD_DEPTH` levels. A workflow
 that others call can neither be deleted nor renamed.
 
+## Secrets
+
+`${{ secrets.NAME }}` in the arguments of a task or http step is resolved by the worker that runs it: from what
+`PUT /api/secrets/NAME` or `manage.py secrets set NAME` has kept (encrypted with `WORKFLOW_ENCRYPTION_KEYS`), else from
+`WORKFLOW_SECRET_NAME` in the worker's environment. The value is taken out of outputs, errors, tracebacks, log lines and
+dead letters, also where it stands in JSON, in a URL or as Base64; what a step derives from it in other ways is not
+recognised. Nothing else may refer to secrets. When a definition is saved, a secret that neither is kept nor stands in
+the environment of the process that checks is a mistake; when a step runs, the step fails.
+
 ## The schema
 
 `GET /api/workflows/definition-schema` answers with the same JSON Schema (2020-12):

@@ -705,7 +705,7 @@ def test_a_retry_tells_celery_when_and_why() -> None:
     def body() -> None:
         raise Flaky("no")
 
-    execution = flow.begin({"s": {"task": "tests.door", "retry": {"max_attempts": 2, "backoff": 60}}})
+    execution = flow.begin({"s": {"task": "tests.door", "retry": {"max_attempts": 2, "backoff": 60, "jitter": False}}})
     with pytest.raises(Retry) as told:
         door(execution)
     assert isinstance(told.value.exc, tasks.StepFailed)

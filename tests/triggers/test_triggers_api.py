@@ -371,7 +371,7 @@ def test_triggers_choose_whom_they_take_events_from(api: Api) -> None:
 def test_encryption_keys_are_rotated(api: Api, settings: Any) -> None:
     from cryptography.fernet import Fernet
 
-    from triggers import vault
+    from scheduling_project.common import vault
 
     old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
     settings.WORKFLOW_ENCRYPTION_KEYS = [old]

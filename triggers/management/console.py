@@ -16,9 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from scheduling_project.common.errors import DomainError
+from scheduling_project.common.vault import VaultError
 from triggers.models import Event, Trigger, WebhookEndpoint
 from triggers.signatures import SignatureConfigError
-from triggers.vault import VaultError
 
 
 class VerbCommand(BaseCommand):
