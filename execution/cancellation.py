@@ -13,16 +13,29 @@ from execution.states import ExecutionState
 AT_ONCE = 50
 
 
-def cancel(execution_id: UUID, *, reason: str, now: datetime | None = None, using: str | None = None) -> bool:
+def cancel(
+    execution_id: UUID,
+    *,
+    reason: str,
+    at_once: bool = False,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> bool:
     """Cancel an open execution and what it called, in the open transaction; False when it has already ended.
 
     Where something of it had begun, its `finally` steps run now and it ends after them; a second call ends these too.
+
+    A step that runs is told by `LeaseLost` at its next heartbeat and has `lease.TERMINATION_GRACE` seconds to tidy up
+    before its process ends; with `at_once` it is not told: its process ends at that heartbeat. In thread pools, which
+    cannot end one step alone, both tell.
+
     Order of locking: callers before those that they called.
     """
-    if not queue.cancel(execution_id, reason=reason, now=now, using=using):
+    if not queue.cancel(execution_id, reason=reason, at_once=at_once, now=now, using=using):
         return False
     for child_id in child_rows.open_children(execution_id, limit=AT_ONCE, using=using):
-        cancel(child_id, reason=f"{reason} (with the execution that called it)", now=now, using=using)
+        told = f"{reason} (with the execution that called it)"
+        cancel(child_id, reason=told, at_once=at_once, now=now, using=using)
     signals.announce_freed(using=using)
     if not _cleans_up(execution_id, now=now, using=using):
         signals.announce_finished(execution_id, ExecutionState.CANCELLED.value, using=using)

@@ -84,14 +84,26 @@ class _Keeper(threading.Thread):
 
     def _tell_lost(self) -> None:
         log.warning("lease.lost", step_run_id=str(self.context.step_run_id), label=self.context.label)
+        at_once = self.may_exit and self._is_terminated()
         with self.telling:
             if self.over.is_set():
                 return
+            if at_once:
+                log.warning("lease.terminated", step_run_id=str(self.context.step_run_id), label=self.context.label)
+                os._exit(FENCE_EXIT_CODE)
             self.context.lost = True
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread_id), ctypes.py_object(LeaseLost))
         if not self.over.wait(TERMINATION_GRACE) and self.may_exit:
             log.error("lease.step_did_not_stop", step_run_id=str(self.context.step_run_id))
             os._exit(FENCE_EXIT_CODE)
+
+    def _is_terminated(self) -> bool:
+        """Whether the step is to end without a grace; an absent Postgres grants it one."""
+        try:
+            return queue.is_terminated(self.context.token)
+        except engine.DatabaseAway:
+            engine.close()
+            return False
 
     def _fence(self) -> None:
         if self.may_exit:

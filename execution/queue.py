@@ -486,6 +486,9 @@ def mark_gone(step_run_id: UUID, *, attempt: int, worker: str, timed_out: bool, 
     return bool(engine.fetch_all(MARK_GONE, params))
 
 
+#: What is decided about an attempt that ends without a grace.
+TERMINATE = "terminate"
+
 # Race: cancel against finish. Cancel takes the execution's lock first, as every finish does; whichever comes second
 # finds either no token or a terminal execution.
 # Race: cancel against claim. A claim that committed while this waited for its row has left an attempt that a plain
@@ -507,10 +510,12 @@ held AS MATERIALIZED (
     RETURNING s.id, s.last_token, s.attempt, s.worker
 ), closed AS (
     INSERT INTO execution_attempt AS a
-        (id, step_run_id, number, worker, state, error_type, error, traceback, started_at, finished_at)
-    SELECT last_token, stopped.id, attempt, worker, 'cancelled', '', '', '', clock.now, clock.now
+        (id, step_run_id, number, worker, state, error_type, error, traceback, started_at, finished_at, decision)
+    SELECT last_token, stopped.id, attempt, worker, 'cancelled', '', '', '', clock.now, clock.now, %(decision)s::jsonb
     FROM stopped, clock WHERE last_token IS NOT NULL
-    ON CONFLICT (id) DO UPDATE SET state = 'cancelled', finished_at = excluded.finished_at WHERE a.state = 'running'
+    ON CONFLICT (id) DO UPDATE SET state = 'cancelled', finished_at = excluded.finished_at,
+        decision = coalesce(excluded.decision, a.decision)
+    WHERE a.state = 'running'
 ), told AS (
     INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
     SELECT news_topic, id, source_id, jsonb_build_object('state', 'cancelled'), finished_at
@@ -525,10 +530,32 @@ SELECT id FROM cancelled
 """
 
 
-def cancel(execution_id: UUID, *, reason: str, now: datetime | None = None, using: str | None = None) -> bool:
-    """Cancel an open execution and every open step run of it; False when it has already ended."""
-    params = {"id": execution_id, "reason": reason[:500], "now": now}
+def cancel(
+    execution_id: UUID,
+    *,
+    reason: str,
+    at_once: bool = False,
+    now: datetime | None = None,
+    using: str | None = None,
+) -> bool:
+    """Cancel an open execution and every open step run of it; False when it has already ended.
+
+    Args:
+        at_once: a step that runs gets no grace: its process ends as soon as it learns of this (`is_terminated`).
+    """
+    decision = engine.dump_json({"decision": TERMINATE, "reason": reason[:500]}) if at_once else None
+    params = {"id": execution_id, "reason": reason[:500], "now": now, "decision": decision}
     return bool(engine.fetch_all(CANCEL, params, using=using))
+
+
+IS_TERMINATED = """
+SELECT a.id FROM execution_attempt a WHERE a.id = %(token)s::uuid AND a.decision ->> 'decision' = %(decision)s::text
+"""
+
+
+def is_terminated(token: UUID) -> bool:
+    """Whether the attempt that held this token was ended without a grace."""
+    return engine.fetch_one(IS_TERMINATED, {"token": token, "decision": TERMINATE}) is not None
 
 
 # Race: a deploy's new worker claims what the old one releases while it is still dying: only rows that this worker

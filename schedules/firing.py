@@ -421,12 +421,11 @@ def _settle_buffered(
 
 
 def _stop_others(visit: _Visit, *, now: datetime, using: str) -> None:
-    """End what still runs of a schedule, for its successor."""
-    ended = "cancelled" if visit.row.overlap_policy == OverlapPolicy.CANCEL_OTHER else "terminated"
+    """End what still runs of a schedule, for its successor: told and with a grace, or (terminate) at once."""
+    at_once = visit.row.overlap_policy == OverlapPolicy.TERMINATE_OTHER
+    reason = f"{'terminated' if at_once else 'cancelled'}: the next instant of its schedule is due"
     for execution_id in visit.running:
-        cancellation.cancel(
-            execution_id, reason=f"{ended}: the next instant of its schedule is due", now=now, using=using
-        )
+        cancellation.cancel(execution_id, reason=reason, at_once=at_once, now=now, using=using)
 
 
 def _advance(visit: _Visit) -> Advance:

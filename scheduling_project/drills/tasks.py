@@ -48,6 +48,21 @@ def effect(path: str, seconds: float = 0.0) -> dict[str, Any]:
     return {"pid": os.getpid()}
 
 
+@step_task(name="drill.tidy")
+def tidy(path: str, seconds: float) -> None:
+    """Note that it began, work for some seconds, and whatever happens note that it tidied up.
+
+    It works in small pieces: news reach a step only between two of its own instructions, never in a long sleep.
+    """
+    note(path, "begin")
+    until = time.monotonic() + seconds
+    try:
+        while time.monotonic() < until:
+            time.sleep(0.05)
+    finally:
+        note(path, "tidied up")
+
+
 @step_task(
     name="drill.flaky",
     bind=True,

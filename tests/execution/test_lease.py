@@ -40,6 +40,11 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+@pytest.fixture(autouse=True)
+def has_a_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "is_terminated", lambda token: False)
+
+
 def context() -> StepContext:
     return StepContext(
         step_run_id=uuid7(), execution_id=uuid7(), name="s", label="w.s", attempt=1, idempotency_key="k",
@@ -174,3 +179,33 @@ def test_the_step_ended_before_it_could_be_told(monkeypatch: pytest.MonkeyPatch)
     keeper.stop()
     keeper._tell_lost()
     assert not keeper.context.lost
+
+
+def test_a_step_that_is_terminated_is_not_told(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
+    answering(monkeypatch, lambda: False)
+    monkeypatch.setattr(queue, "is_terminated", lambda token: True)
+    one = context()
+    with lease.kept(one, may_exit=True):
+        deadline = time.monotonic() + PATIENCE
+        while not exits and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert (exits, one.lost) == ([lease.FENCE_EXIT_CODE], False)
+
+
+def test_whether_it_is_terminated_is_not_known_without_postgres(
+    monkeypatch: pytest.MonkeyPatch, exits: list[int]
+) -> None:
+    def away(token: Any) -> bool:
+        raise OperationalError("away")
+
+    answering(monkeypatch, lambda: False)
+    monkeypatch.setattr(queue, "is_terminated", away)
+
+    def work() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with pytest.raises(LeaseLost), lease.kept(context(), may_exit=True):
+        work()
+    assert exits == []
