@@ -80,20 +80,21 @@ WHERE s.queue = %(queue)s::text AND s.priority = ANY(%(levels)s::int[]) AND s.st
 RETURNING s.id
 """
 
-# Race: the row is claimed, or raised by another worker: locked rows are passed over, and the state is named again.
+# Race: the row is claimed, or raised by another worker: locked rows are passed over, and its state, age and levels are
+# compared again with what its row holds by now.
 AGE = f"""
 WITH {CLOCK},
 front AS MATERIALIZED (
-    SELECT w.id, w.aged, w.available_at FROM unnest(%(queues)s::text[]) AS q(name)
+    SELECT w.id FROM unnest(%(queues)s::text[]) AS q(name)
     CROSS JOIN generate_series(1, 9) AS p(priority)
     CROSS JOIN LATERAL (
-        (SELECT s.id, s.aged, s.available_at FROM execution_steprun s
+        (SELECT s.id FROM execution_steprun s
          WHERE s.queue = q.name AND s.priority = p.priority AND s.state IN ('queued', 'retryable')
            AND s.dispatched_at IS NULL
            AND s.available_at < (SELECT now FROM clock) - make_interval(secs => %(aging)s::float8)
          ORDER BY s.available_at LIMIT %(front)s::int)
         UNION ALL
-        (SELECT s.id, s.aged, s.available_at FROM execution_steprun s
+        (SELECT s.id FROM execution_steprun s
          WHERE s.queue = q.name AND s.priority = p.priority AND s.state IN ('queued', 'retryable')
            AND s.dispatched_at IS NOT NULL
            AND s.available_at < (SELECT now FROM clock) - make_interval(secs => %(aging)s::float8)
@@ -101,21 +102,22 @@ front AS MATERIALIZED (
     ) w
     WHERE NOT EXISTS (SELECT 1 FROM execution_queuesettings o WHERE o.name = q.name AND o.paused_at IS NOT NULL)
     UNION ALL
-    SELECT w.id, w.aged, w.available_at FROM execution_pool o
+    SELECT w.id FROM execution_pool o
     CROSS JOIN generate_series(1, 9) AS p(priority)
     CROSS JOIN LATERAL (
-        SELECT s.id, s.aged, s.available_at FROM execution_steprun s
+        SELECT s.id FROM execution_steprun s
         WHERE s.pool = o.name AND s.priority = p.priority AND s.state = 'waiting' AND s.waiting_for = 'pool'
         ORDER BY s.id LIMIT %(front)s::int
     ) w
 ), ripe AS MATERIALIZED (
     SELECT s.id FROM execution_steprun s JOIN front ON front.id = s.id
     JOIN execution_execution e ON e.id = s.execution_id AND e.state <> 'paused'
-    WHERE front.available_at < (SELECT now FROM clock) - make_interval(secs => %(aging)s::float8 * (front.aged + 1))
+    WHERE s.available_at < (SELECT now FROM clock) - make_interval(secs => %(aging)s::float8 * (s.aged + 1))
     FOR NO KEY UPDATE OF s SKIP LOCKED
 )
 UPDATE execution_steprun s SET priority = s.priority - 1, aged = s.aged + 1, dispatched_at = NULL, dispatches = 0
 FROM ripe WHERE s.id = ripe.id AND s.priority > 0
+  AND s.available_at < (SELECT now FROM clock) - make_interval(secs => %(aging)s::float8 * (s.aged + 1))
   AND (s.state IN ('queued', 'retryable') OR (s.state = 'waiting' AND s.waiting_for = 'pool'))
 RETURNING s.id
 """
