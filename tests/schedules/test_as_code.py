@@ -125,3 +125,58 @@ def test_files_that_hold_no_schedules(tmp_path, content, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(content))
     with pytest.raises(CommandError):
         run("apply", "-")
+
+
+def test_conflicts_clones_and_many_at_once_from_the_command_line():
+    lifecycle.create(actor="x", name="a", workflow="report", spec=MINUTELY, labels={"team": "data"}, owner="ada")
+    assert "0 conflicts" in run("conflicts", "--fail")
+    run("clone", "a", "b", "--paused")
+    assert not Schedule.objects.get(name="b").enabled
+    run("resume", "b")
+    assert "warning: duplicate: 1 other schedule does what a does" in run("conflicts", "a")
+    assert json.loads(run("conflicts", "--json"))["conflicts"][0]["code"] == "duplicate"
+    for arguments in (("conflicts", "--fail"), ("conflicts", "--hours", "0")):
+        with pytest.raises(CommandError):
+            run(*arguments)
+    assert "2 would be changed" in run("bulk", "pause", "--label", "team:data", "--dry-run")
+    assert "update: a" in run("bulk", "update", "--owner", "ada", "--search", "a", "--set", '{"queue": "io"}')
+    assert "2 were changed" in run("bulk", "pause", "--workflow", "report", "--note", "freeze")
+    assert "2 were changed" in run("bulk", "resume", "--label", "team", "--missed", "catch_up")
+    until = "2190-01-01T00:00:00+00:00"
+    run("pause", "a", "--until", until, "--on-resume", "catch_up")
+    assert Schedule.objects.get(name="a").paused_until.isoformat() == until
+    lifecycle.create(actor="x", name="c", workflow="report", spec={"timetables": [{"kind": "interval", "every": 9}]})
+    refusing = ("bulk", "update", "--search", "c", "--set", '{"max_executions": -1}')
+    for arguments in (
+        ("bulk", "pause"),
+        ("bulk", "update", "--search", "a"),
+        ("bulk", "pause", "--search", "a", "--set", "{}"),
+        ("bulk", "update", "--search", "a", "--set", "{"),
+        ("pause", "a", "--until", "soon"),
+        ("pause", "a", "--until", "2190-01-01T00:00:00"),
+        refusing,
+    ):
+        with pytest.raises(CommandError):
+            run(*arguments)
+    assert "2 were changed" in run("bulk", "delete", "--owner", "ada")
+
+
+def test_a_bar_is_drawn_where_somebody_watches():
+    from rich.console import Console
+
+    from schedules.management.importing import bar
+
+    out = io.StringIO()
+    with bar(Console(file=out, force_terminal=True), "Applying", 2) as progress:
+        progress()
+        progress()
+    assert "Applying" in out.getvalue()
+    with bar(Console(file=out), "Quietly", 1) as progress:
+        progress()
+    assert "Quietly" not in out.getvalue()
+
+
+def test_a_dry_run_in_bulk_names_who_refuses():
+    workflow("strict", definition={"input": {"required": ["d"]}, "steps": {"s": {"task": "demo.tasks.noop"}}})
+    lifecycle.create(actor="x", name="s", workflow="strict", spec=MINUTELY, input={"d": 1})
+    assert "refused: s" in run("bulk", "update", "--search", "s", "--set", '{"input": {}}', "--dry-run")

@@ -1,29 +1,38 @@
-"""Schedules from the command line: look at them, pause, resume, trigger, export, apply, reconcile, stop and start."""
+"""Schedules from the command line: look at them, change one or many, export, apply, import, reconcile, stop, start."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 from uuid import UUID
 
 import yaml
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db.models import Q
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django_celery_beat.models import PeriodicTask
 from rich.console import Console
 from rich.table import Table
 
-from schedules import as_code, audit, lifecycle, periodic_tasks, switch, values
+from schedules import as_code, audit, bulk, conflict_facts, lifecycle, periodic_tasks, switch, values
+from schedules.importing import beat_database, celery_beat, crontab, saving
+from schedules.importing.report import Action, Row
 from schedules.management import backfills
+from schedules.management.importing import bar, chooser, show
 from schedules.models import Schedule
-from schedules.states import OnResume
+from schedules.states import CatchUpPolicy, ConflictSeverity, OnResume, OverlapPolicy
+from schedules.zones import UnknownZone, zone_of
+from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 
 
 class Command(BaseCommand):
-    help = "List, show, pause, resume, trigger, export, apply and audit schedules; stop and start all firing."
+    help = "List, change, export, apply, import, compare and audit schedules; stop and start all firing."
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
@@ -41,6 +50,9 @@ class Command(BaseCommand):
             one.add_argument("name", help="the schedule's name or id")
             if verb in ("pause", "resume", "delete"):
                 one.add_argument("--note", default="", help="why, for the audit trail")
+            if verb == "pause":
+                one.add_argument("--until", help="when it ends by itself, with offset: 2026-03-01T09:00:00Z")
+                one.add_argument("--on-resume", choices=OnResume.values, default=OnResume.SKIP.value)
             if verb == "resume":
                 one.add_argument("--missed", choices=OnResume.values, default=OnResume.SKIP.value)
             if verb == "trigger":
@@ -55,6 +67,46 @@ class Command(BaseCommand):
         applying.add_argument("--prune", action="store_true", help="delete applied schedules that the file lacks")
         verbs.add_parser("reconcile", help="make all PeriodicTask rows what they should be")
         verbs.add_parser("audit", help="compare the ledger of the last day with the timings")
+        found = verbs.add_parser("conflicts", help="what gets in each other's way: duplicates, overlaps, shortages")
+        found.add_argument("name", nargs="?", help="the schedule's name or id; all active ones if left out")
+        found.add_argument("--hours", type=int, default=24, help="how far ahead all are compared (24)")
+        found.add_argument("--json", action="store_true")
+        found.add_argument("--fail", action="store_true", help="end with an error where there are more than notices")
+        cloning = verbs.add_parser("clone", help="make a new schedule like one that is there")
+        cloning.add_argument("name", help="the schedule's name or id")
+        cloning.add_argument("new_name")
+        cloning.add_argument("--paused", action="store_true", help="paused at first")
+        many = verbs.add_parser("bulk", help="pause, resume, delete or update many, all or none")
+        many.add_argument("deed", choices=["pause", "resume", "delete", "update"])
+        many.add_argument("--label", help="key:value, or a key")
+        many.add_argument("--workflow", help="the workflow's name")
+        many.add_argument("--owner")
+        many.add_argument("--search", help="part of the name")
+        many.add_argument("--set", help="for update: a JSON object of fields")
+        many.add_argument("--missed", choices=OnResume.values, default=OnResume.SKIP.value)
+        many.add_argument("--note", default="", help="why, for the audit trail")
+        many.add_argument("--dry-run", action="store_true", help="only list what it would touch")
+        cron = verbs.add_parser("import-crontab", help="make schedules of a crontab file")
+        cron.add_argument("file", help="a path, or - for the standard input")
+        cron.add_argument("--workflow", help="runs each line; its input gets the command")
+        cron.add_argument(
+            "--map", help="YAML: a list of {match: regular expression, workflow, input}; first match wins"
+        )
+        cron.add_argument("--timezone", default="UTC", help="of the machine that cron runs on (UTC)")
+        cron.add_argument("--system", action="store_true", help="the form of /etc/crontab, with a user in each line")
+        cron.add_argument("--label", help="what the source is called (the file's name)")
+        cron.add_argument("--overlap", choices=OverlapPolicy.values, default=OverlapPolicy.ALLOW_ALL.value)
+        cron.add_argument("--catch-up", choices=CatchUpPolicy.values, default=CatchUpPolicy.LATEST.value)
+        beat = verbs.add_parser("import-beat", help="make schedules of django-celery-beat's PeriodicTasks")
+        beat.add_argument("--database-url", help="of another deployment's database; this one's if left out")
+        beat.add_argument("--label", default="beat", help="what the source is called (beat)")
+        beat.add_argument(
+            "--take-over", action="store_true", help="disable the PeriodicTasks that have a schedule then"
+        )
+        for importing in (cron, beat):
+            importing.add_argument("--paused", action="store_true", help="new schedules are paused at first")
+            importing.add_argument("--dry-run", action="store_true", help="only show what would be done")
+            importing.add_argument("--json", action="store_true", help="the report as JSON")
         for verb, text in (("stop", "stop all firing"), ("start", "let everything fire again")):
             switching = verbs.add_parser(verb, help=text)
             switching.add_argument("--note", default="", help="why, for the audit trail")
@@ -89,7 +141,19 @@ class Command(BaseCommand):
         self.stdout.write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
 
     def do_pause(self, options: dict[str, Any]) -> None:
-        lifecycle.pause(self._schedule(options).pk, actor=self.actor, note=options["note"])
+        try:
+            until = datetime.fromisoformat(options["until"]) if options["until"] else None
+            if until is not None and until.tzinfo is None:
+                raise ValueError("it needs an offset, such as Z")
+        except ValueError as error:
+            raise CommandError(f"--until is no instant: {error}") from None
+        lifecycle.pause(
+            self._schedule(options).pk,
+            actor=self.actor,
+            note=options["note"],
+            until=until,
+            on_resume=options["on_resume"],
+        )
         self.stdout.write("paused")
 
     def do_resume(self, options: dict[str, Any]) -> None:
@@ -132,9 +196,15 @@ class Command(BaseCommand):
             self.stdout.write(yaml.safe_dump(documents, sort_keys=False, allow_unicode=True))
 
     def do_apply(self, options: dict[str, Any]) -> None:
-        applied = as_code.apply(
-            _read(options["file"]), actor=self.actor, prune=options["prune"], dry_run=options["dry_run"]
-        )
+        documents = _read(options["file"])
+        with bar(self.console, "Applying", len(documents)) as progress:
+            applied = as_code.apply(
+                documents,
+                actor=self.actor,
+                prune=options["prune"],
+                dry_run=options["dry_run"],
+                progress=progress,
+            )
         for name in applied.created:
             self.stdout.write(f"+ {name}")
         for name, difference in applied.updated.items():
@@ -160,6 +230,126 @@ class Command(BaseCommand):
         self.stdout.write(f"{done.schedules} schedules compared, {len(done.findings)} with differences")
         if done.findings:
             raise CommandError("The ledger differs from the timings.")
+
+    def do_conflicts(self, options: dict[str, Any]) -> None:
+        if options["hours"] < 1 or options["hours"] > 744:
+            raise CommandError("--hours must lie between 1 and 744")
+        if options["name"]:
+            found = conflict_facts.of(self._schedule(options))
+        else:
+            found = conflict_facts.among(Schedule.objects.all(), hours=options["hours"])
+        if options["json"]:
+            shown = [finding.as_dict() for finding in found.findings]
+            self.stdout.write(json.dumps({"truncated": found.truncated, "conflicts": shown}, indent=2))
+        else:
+            for finding in found.findings:
+                self.stdout.write(f"{finding.severity}: {finding.code}: {finding.message}")
+            more = "; a bound was reached, there may be more" if found.truncated else ""
+            self.stdout.write(f"{found.considered} schedules compared, {len(found.findings)} conflicts{more}")
+        if options["fail"] and any(finding.severity != ConflictSeverity.NOTICE for finding in found.findings):
+            raise CommandError("There are conflicts.")
+
+    def do_clone(self, options: dict[str, Any]) -> None:
+        changes: dict[str, Any] = {"enabled": False} if options["paused"] else {}
+        source = self._schedule(options)
+        copy = lifecycle.clone(source.pk, name=options["new_name"], actor=self.actor, **changes)
+        self.stdout.write(str(copy.pk))
+
+    def do_bulk(self, options: dict[str, Any]) -> None:
+        chosen = self._chosen(options)
+        try:
+            values = json.loads(options["set"]) if options["set"] else None
+        except ValueError as error:
+            raise CommandError(f"--set must be JSON: {error}") from None
+        if (options["deed"] == "update") != isinstance(values, dict):
+            raise CommandError("update needs --set with a JSON object of fields, and nothing else takes it")
+        given: dict[str, Any] = {"actor": self.actor, "note": options["note"], "dry_run": options["dry_run"]}
+        with bar(self.console, options["deed"].capitalize(), chosen.count()) as progress:
+            given["progress"] = progress
+            if options["deed"] == "update":
+                done = bulk.update(chosen, values or {}, **given)
+            elif options["deed"] == "resume":
+                done = bulk.resume(chosen, missed=options["missed"], **given)
+            else:
+                done = (bulk.pause if options["deed"] == "pause" else bulk.delete)(chosen, **given)
+        for _, name in done.changed:
+            self.stdout.write(f"{done.deed}: {name}")
+        for _, name, why in done.refused:
+            self.stdout.write(f"refused: {name}: {why}")
+        would = "would be" if done.dry_run else "were"
+        self.stdout.write(f"{len(done.changed)} {would} changed, {len(done.unchanged)} are like that already.")
+
+    def _chosen(self, options: dict[str, Any]) -> QuerySet[Schedule]:
+        chosen = Schedule.objects.all()
+        if not any(options[name] for name in ("label", "workflow", "owner", "search")):
+            raise CommandError("Name some schedules: by --label, --workflow, --owner or --search")
+        if options["label"]:
+            key, _, wanted = options["label"].partition(":")
+            chosen = chosen.filter(labels__contains={key: wanted}) if wanted else chosen.filter(labels__has_key=key)
+        if options["workflow"]:
+            chosen = chosen.filter(workflow__name=options["workflow"])
+        if options["owner"]:
+            chosen = chosen.filter(owner=options["owner"])
+        if options["search"]:
+            chosen = chosen.filter(name__icontains=options["search"])
+        return chosen
+
+    def do_import_crontab(self, options: dict[str, Any]) -> None:
+        name = options["file"]
+        try:
+            zone = zone_of(options["timezone"]).name
+            raw = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise CommandError(f"{name} cannot be read: {error.strerror}") from None
+        except UnknownZone as error:
+            raise CommandError(f"--timezone: {error}") from None
+        if not options["workflow"] and not options["map"]:
+            raise CommandError("Say what runs the commands: --workflow NAME, or --map FILE")
+        found = crontab.read(
+            raw,
+            choose=chooser(options["workflow"], options["map"]),
+            label=options["label"] or (Path(name).name if name != "-" else "crontab"),
+            timezone=zone,
+            is_system=options["system"] or name == "/etc/crontab" or name.startswith("/etc/cron.d/"),
+            overlap_policy=options["overlap"],
+            catch_up=options["catch_up"],
+        )
+        self._import(found.rows, found.notes, options)
+
+    def do_import_beat(self, options: dict[str, Any]) -> None:
+        if options["take_over"] and options["database_url"]:
+            raise CommandError("--take-over is for this deployment's own PeriodicTasks; disable the others over there")
+        with beat_database.opened(options["database_url"]) as connection:
+            periodic = beat_database.read(connection)
+        ours = {periodic_tasks.FIRE, *periodic_tasks.HOUSEKEEPING, *getattr(settings, "HOUSEKEEPING_TASKS", {})}
+        now = clock.now()
+        rows = [
+            celery_beat.translate(each, label=options["label"], queues=settings.WORKFLOW_QUEUES, now=now)
+            for each in periodic
+            if each.task not in ours
+        ]
+        with transaction.atomic():
+            self._import(rows, [], options)
+            if options["take_over"] and not options["dry_run"]:
+                ids = [int(row.source.split()[-1]) for row in rows if row.schedule_id and row.action == Action.CREATED]
+                disabled = PeriodicTask.objects.filter(pk__in=ids, enabled=True).update(enabled=False)
+                periodic_tasks.announce()
+                self.stdout.write(f"{disabled} PeriodicTasks were disabled.", self.style.NOTICE)
+
+    def _import(self, rows: list[Row], notes: list[str], options: dict[str, Any]) -> None:
+        with bar(self.console, "Importing", len(rows)) as progress:
+            report = saving.save(
+                rows,
+                actor=self.actor,
+                is_paused=options["paused"],
+                dry_run=options["dry_run"],
+                progress=progress,
+            )
+        report.notes += notes
+        if options["json"]:
+            self.stdout.write(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        else:
+            show(self.console, report)
 
     def do_stop(self, options: dict[str, Any]) -> None:
         switch.stop(actor=self.actor, note=options["note"])
