@@ -18,7 +18,7 @@ from scheduling_project.common.permissions import MANAGE
 NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, description="Name of the secret.")
 
 
-class SecretSerializer(StrictSerializer):
+class StepSecretSerializer(StrictSerializer):
     """A secret: its name, never its value."""
 
     name = serializers.CharField(**READ)
@@ -34,21 +34,21 @@ class SecretViewSet(ResourceViewSet):
 
     action_verbs = dict.fromkeys(("list", "update", "destroy"), MANAGE)
     queryset = Secret.objects.all()
-    serializer_class = SecretSerializer
+    serializer_class = StepSecretSerializer
     lookup_field = "name"
     lookup_value_regex = "[^/]+"
 
-    @extend_schema(responses=SecretSerializer(many=True))
+    @extend_schema(responses=StepSecretSerializer(many=True))
     def list(self, request: Request) -> Response:
         """The names of all secrets."""
-        return self.page(self.get_queryset(), SecretSerializer, ordering="name")
+        return self.page(self.get_queryset(), StepSecretSerializer, ordering="name")
 
-    @extend_schema(parameters=[NAME], responses=SecretSerializer)
+    @extend_schema(parameters=[NAME], responses=StepSecretSerializer)
     def update(self, request: Request, name: str) -> Response:
         """Keep a secret under this name, or give it another value."""
-        values = self.body(SecretSerializer)
+        values = self.body(StepSecretSerializer)
         secret = secret_store.set_secret(name, values["value"], actor=self.actor, note=values["note"])
-        return Response(SecretSerializer(secret).data)
+        return Response(StepSecretSerializer(secret).data)
 
     @extend_schema(parameters=[NAME], responses={204: None})
     def destroy(self, request: Request, name: str) -> Response:
