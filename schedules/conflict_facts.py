@@ -119,7 +119,7 @@ def of(
     seconds = int(instant.timestamp())
     own = _read(Schedule.objects.using(using).filter(pk=schedule.pk), using=using)
     if not own.contenders:
-        return Found(seconds, seconds)
+        return Found(seconds, seconds, failed=own.failed)
     (subject,) = own.contenders
     subject = _with_own_duration(subject, using=using)
     chosen = _candidates(schedule, subject, seconds, bounds, using=using)
@@ -128,6 +128,7 @@ def of(
     found = conflicts.find(subject, others.contenders, limits, now=seconds, bounds=bounds)
     found.findings = conflicts.judged(found.findings, schedule.on_conflict)
     found.truncated = found.truncated or len(chosen) > bounds.others
+    found.failed = others.failed
     return found
 
 
@@ -154,6 +155,7 @@ def among(
     limits = read.key_limits | _capacity(resources, using=using)
     found = conflicts.survey(contenders, limits, now=seconds, bounds=bounds)
     found.truncated = found.truncated or len(read.contenders) > bounds.others
+    found.failed = read.failed
     policies = read.policies
     found.findings = [
         ranked
@@ -237,23 +239,27 @@ def _sharing(others: QuerySet[Schedule], subject: Contender, most: int, *, using
 
 @dataclass(slots=True)
 class _Read:
-    """Schedules as contenders, how many runs with one key their workflows admit at once, and their `on_conflict`."""
+    """Schedules as contenders, how many runs with one key their workflows admit at once, and their `on_conflict`;
+    `failed` of them could not be computed."""
 
     contenders: list[Contender]
     key_limits: dict[Resource, int]
     policies: dict[str, Any]
+    failed: int = 0
 
 
 def _read(schedules: QuerySet[Schedule], *, using: str) -> _Read:
     """These schedules, in order. What cannot be computed is left out: its own page tells so."""
     rows = list(schedules.values(*_FIELDS))
     keyed = [_Row(row["pk"], row["version_id"], LAST_INSTANT + conflicts.DAY) for row in rows]
-    segments = versions.segments(keyed, using=using, failed=lambda row, error: None)
+    broken: list[UUID] = []
+    compiled = versions.segments(keyed, using=using, failed=lambda row, error: broken.append(row.id))
+    segments = {key.id: chain for key, chain in compiled}
     rows = [row for row in rows if row["pk"] in segments]
     workflows = {row["workflow_id"] for row in rows}
     published = versions.published(workflows, using=using)
     durations = _durations(workflows, using=using)
-    read = _Read([], {}, {str(row["pk"]): row["on_conflict"] for row in rows})
+    read = _Read([], {}, {str(row["pk"]): row["on_conflict"] for row in rows}, len(broken))
     for row in rows:
         version = published.get(row["workflow_id"])
         wants: dict[Resource, int] = {}

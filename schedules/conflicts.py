@@ -101,13 +101,17 @@ class Finding:
 
 @dataclass(slots=True)
 class Found:
-    """What a check found in (`start`, `until`], epoch seconds; `truncated`: a bound was reached."""
+    """What a check found in (`start`, `until`], epoch seconds.
+
+    `truncated`: a bound was reached. `failed`: how many schedules could not be computed.
+    """
 
     start: int
     until: int
     findings: list[Finding] = field(default_factory=list)
     considered: int = 0
     truncated: bool = False
+    failed: int = 0
 
 
 class Run(NamedTuple):

@@ -62,6 +62,7 @@ class ConflictsSerializer(StrictSerializer):
     until = serializers.DateTimeField(**READ)
     considered = serializers.IntegerField(help_text="How many schedules it was compared with.", **READ)
     truncated = FlagField(help_text="A bound was reached: there may be more.", **READ)
+    failed = serializers.IntegerField(help_text="How many schedules could not be computed.", **READ)
     conflicts = ConflictSerializer(many=True, **READ)
 
     def get_fields(self) -> dict[str, Any]:

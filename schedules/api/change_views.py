@@ -248,6 +248,7 @@ def _shown_found(found: Found) -> dict[str, Any]:
         "until": _instant(found.until),
         "considered": found.considered,
         "truncated": found.truncated,
+        "failed": found.failed,
         "conflicts": [finding.as_dict() for finding in found.findings],
     }
 

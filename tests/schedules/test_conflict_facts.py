@@ -128,7 +128,9 @@ class TestReading:
 
         versions.forget()
         assert codes(broken) == []
-        assert codes(fine) == []
+        found = conflict_facts.of(fine)
+        assert (found.findings, found.failed) == ([], 1)
+        assert conflict_facts.among(Schedule.objects.all()).failed == 1
 
     def test_a_check_reads_as_much_with_many_schedules_as_with_few(
         self, django_assert_max_num_queries: DjangoAssertNumQueries
