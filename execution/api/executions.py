@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from execution import creation, lifecycle, step_tasks
+from execution import lifecycle, starting, step_tasks
 from execution.api.filters import ExecutionFilter, LineFilter, StepRunFilter
 from execution.api.idempotent import idempotent
 from execution.api.serializers import (
@@ -36,7 +37,7 @@ from execution.plans import plan_of
 from execution.retry import effective_policy
 from execution.why import why
 from scheduling_project.common.api import ResourceViewSet
-from scheduling_project.common.errors import Conflict, NotFound
+from scheduling_project.common.errors import NotFound
 from scheduling_project.common.permissions import INTERVENE, PRIORITIZE, REDRIVE, RUN
 
 STEP = OpenApiParameter("step", OpenApiTypes.UUID, OpenApiParameter.PATH, description="Id of the step run.")
@@ -83,7 +84,7 @@ class ExecutionViewSet(ResourceViewSet):
     @extend_schema(responses=ExecutionSerializer)
     def retrieve(self, request: Request, id: str) -> Response:
         """One execution with its steps, their attempts and outputs, and the retry policies in force."""
-        return Response(shown(self.get_object(), self))
+        return Response(shown(self.get_object(), self.get_serializer_context()))
 
     # ── Verbs ──
 
@@ -229,44 +230,26 @@ class ExecutionViewSet(ResourceViewSet):
 
     def _answer(self, execution_id: UUID, *, status: int = 200) -> Response:
         headers = {"Location": f"/api/executions/{execution_id}"} if status == 201 else None
-        return Response(shown(_load(execution_id), self), status=status, headers=headers)
+        return Response(shown(_load(execution_id), self.get_serializer_context()), status=status, headers=headers)
 
 
 def start_response(view: ResourceViewSet, workflow: Workflow, values: dict[str, Any]) -> Response:
     """Start an execution: 201, or 200 with the earlier one of the same ``idempotency_key``.
 
     Raises:
-        Conflict: the key belongs to an execution of another workflow, or nothing is published.
-        InvalidInput: the input does not satisfy the workflow's schema.
+        Conflict, InvalidInput: as `starting.start_once`.
     """
-    values = {name: value for name, value in values.items() if value is not None}
-    before = _of_key(values.get("idempotency_key"))
-    if before is None:
-        creation.check_size(values.get("input", {}), field_name="input")
-        source = creation.Source("api", label=view.actor)
-        started = creation.start(workflow, source=source, **values)
-        # Somebody may have used the key between the look and the start; then theirs is the answer.
-        status, found = 201, _load(started.pk)
-    else:
-        status, found = 200, _load(before.pk)
-    if found.workflow_id != workflow.pk:
-        raise Conflict(
-            "The idempotency key belongs to an execution of another workflow.",
-            fields={"idempotency_key": ["is already used"]},
-        )
+    execution, is_new = starting.start_once(workflow, values, actor=view.actor)
+    found = _load(execution.pk)
     headers = {"Location": f"/api/executions/{found.pk}"}
-    return Response(shown(found, view), status=status, headers=headers)
-
-
-def _of_key(key: str | None) -> Execution | None:
-    return None if not key else Execution.objects.filter(idempotency_key=key).first()
+    return Response(shown(found, view.get_serializer_context()), status=201 if is_new else 200, headers=headers)
 
 
 def _load(execution_id: UUID) -> Execution:
     return Execution.objects.select_related("workflow", "version", "output").get(pk=execution_id)
 
 
-def shown(execution: Execution, view: ResourceViewSet) -> Any:
+def shown(execution: Execution, context: Mapping[str, Any]) -> Any:
     """An execution in full, in five queries whatever its size."""
     steps = (
         StepRun.objects.filter(execution=execution, parent=None)
@@ -274,7 +257,7 @@ def shown(execution: Execution, view: ResourceViewSet) -> Any:
         .prefetch_related("attempts")
         .order_by("id")
     )
-    context = {**view.get_serializer_context(), "steps": steps, "policies": policies(execution)}
+    context = {**context, "steps": steps, "policies": policies(execution)}
     return ExecutionSerializer(execution, context=context).data
 
 

@@ -173,7 +173,7 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, Change
         started = lifecycle.trigger(self.get_object().pk, actor=self.actor, **values)
         execution = Execution.objects.select_related("workflow", "version", "output").get(pk=started.pk)
         headers = {"Location": f"/api/executions/{started.pk}"}
-        return Response(shown(execution, self), status=200 if known else 201, headers=headers)
+        return Response(shown(execution, self.get_serializer_context()), status=200 if known else 201, headers=headers)
 
     @extend_schema(request=CloneSerializer, responses={201: SavedScheduleSerializer})
     @action(detail=True, methods=["post"])

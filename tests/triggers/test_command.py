@@ -116,7 +116,7 @@ def test_an_endpoint_is_looked_at_changed_tested_and_counted() -> None:
         (["add-webhook", "other", "--events", "a"], "need.* --workflow"),
         (["end-secret", "shop", "none"], "0 secrets"),
         (["test-send", "shop", "--body", "{"], "--body is not JSON"),
-        (["test-send", "shop", "--body", "@/nowhere/x.json"], "--body is not JSON"),
+        (["test-send", "shop", "--body", "@/nowhere/x.json"], "/nowhere/x.json cannot be read: No such file"),
         (["stats", "shop", "--hours", "0"], "--hours must be"),
         (["show", "none"], "no trigger none"),
         (["webhook", "none"], "no webhook endpoint none"),

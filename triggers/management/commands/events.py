@@ -6,10 +6,11 @@ from typing import Any, Final
 
 from django.core.management.base import CommandError, CommandParser
 
+from scheduling_project.common.console import instant_argument, json_argument
 from triggers import event_types, ingest, inspection, lifecycle, replay
 from triggers.api.filters import by_type
 from triggers.arrivals import Sender
-from triggers.management.console import VerbCommand, find_event, find_trigger, instant_argument, json_argument
+from triggers.management.console import VerbCommand, find_event, find_trigger
 from triggers.models import Event
 
 MOST: Final = 1_000

@@ -9,16 +9,10 @@ from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 
 from scheduling_project.common import clock
+from scheduling_project.common.console import json_argument, settings_argument
 from triggers import endpoints, event_bus, inspection, lifecycle, maintenance, replay, self_delivery
 from triggers.event_bus import RedisStreamsBus
-from triggers.management.console import (
-    VerbCommand,
-    find_endpoint,
-    find_event,
-    find_trigger,
-    json_argument,
-    settings_argument,
-)
+from triggers.management.console import VerbCommand, find_endpoint, find_event, find_trigger
 from triggers.models import Delivery, Trigger, WebhookEndpoint
 from triggers.states import DeliveryOutcome
 
