@@ -102,6 +102,12 @@ class Environment(BaseSettings):
     API_REQUESTS_BURST: int = Field(default=3_000, ge=1, le=1_000_000)
     LOGIN_FAILURES_PER_MINUTE: int = Field(default=10, ge=0, le=10_000)
 
+    # Monitoring: who may read /metrics beside people with the permission, and how many workflows it tells apart
+    METRICS_TOKEN: str = ""
+    METRICS_ALLOWED_NETWORKS: CommaSeparated = ["127.0.0.0/8", "::1/128"]
+    METRICS_WORKFLOWS: int = Field(default=50, ge=0, le=1000)
+    METRICS_CACHE_SECONDS: float = Field(default=5, ge=0, le=300)
+
     # Schedules
     SCHEDULE_PERIODIC_TASK_MIRROR: bool = True
     SCHEDULE_CATCH_UP_WINDOW_SECONDS: int = Field(default=86_400, ge=0)
@@ -117,6 +123,7 @@ class Environment(BaseSettings):
         "WORKFLOW_HTTP_ALLOWED_NETWORKS",
         "WORKFLOW_ENCRYPTION_KEYS",
         "WORKFLOW_DEAD_LETTER_ALERTS",
+        "METRICS_ALLOWED_NETWORKS",
         mode="before",
     )
     @classmethod
@@ -171,7 +178,14 @@ class Environment(BaseSettings):
             raise ValueError("must be whole numbers from 1 on, each larger than the one before")
         return value
 
-    @field_validator("WORKFLOW_HTTP_ALLOWED_NETWORKS")
+    @field_validator("METRICS_TOKEN")
+    @classmethod
+    def long_token(cls, value: str) -> str:
+        if value and len(value) < 16:
+            raise ValueError("must have at least 16 characters")
+        return value
+
+    @field_validator("WORKFLOW_HTTP_ALLOWED_NETWORKS", "METRICS_ALLOWED_NETWORKS")
     @classmethod
     def networks(cls, value: list[str]) -> list[str]:
         for network in value:
@@ -235,7 +249,7 @@ def _check_port(url: str) -> None:
         raise ValueError("has a host or port that cannot be read; special characters in it must be %-encoded")
 
 
-SECRET_VARIABLES = frozenset({"SECRET_KEY", "WORKFLOW_ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL"})
+SECRET_VARIABLES = frozenset({"SECRET_KEY", "WORKFLOW_ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL", "METRICS_TOKEN"})
 
 
 def _explain(error: ValidationError) -> str:

@@ -9,12 +9,13 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework_simplejwt.views import TokenBlacklistView, TokenRefreshView
 
-from scheduling_project import health, login
+from scheduling_project import health, login, metrics
 from scheduling_project.common import problems
 
 urlpatterns = [
     re_path(r"^healthz/?$", health.healthz, name="healthz"),
     re_path(r"^readyz/?$", health.readyz, name="readyz"),
+    re_path(r"^metrics/?$", metrics.metrics, name="metrics"),
     re_path(r"^api/token/?$", login.TokenView.as_view(), name="token"),
     re_path(r"^api/token/refresh/?$", TokenRefreshView.as_view(), name="token-refresh"),
     re_path(r"^api/token/blacklist/?$", TokenBlacklistView.as_view(), name="token-blacklist"),

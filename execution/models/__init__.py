@@ -6,6 +6,7 @@ from execution.models.capacity import ConcurrencyKey, Pool, QueueSettings, RateK
 from execution.models.dead_letter import DeadLetter
 from execution.models.execution import Execution, ExecutionOutput
 from execution.models.idempotency import IdempotencyKey
+from execution.models.metrics import MetricCounter, MetricMark
 from execution.models.news import News
 from execution.models.redrive import RedriveItem, RedriveJob
 from execution.models.secret import Secret
@@ -22,6 +23,8 @@ __all__ = [
     "Execution",
     "ExecutionOutput",
     "IdempotencyKey",
+    "MetricCounter",
+    "MetricMark",
     "News",
     "Pool",
     "ProcessReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from typing import Any
@@ -28,6 +29,7 @@ def example() -> dict[str, str]:
 def test_all_roles_are_there() -> None:
     assert set(SERVICES) == {
         *("postgres", "redis", "prepare", "web", "beat", "worker-default", "worker-io", "flower"),
+        *("prometheus", "grafana"),
     }
     assert SERVICES["beat"]["deploy"]["replicas"] == 2
 
@@ -84,3 +86,40 @@ def test_the_image_holds_every_package_and_is_installed_from_the_lock_file() -> 
     assert "--require-hashes --requirement /tmp/requirements.txt" in DOCKERFILE
     assert "USER scheduling" in DOCKERFILE
     assert "HEALTHCHECK" in DOCKERFILE
+
+
+def test_monitoring_runs_only_when_asked_for() -> None:
+    assert {name for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]} == {
+        *("prometheus", "grafana"),
+    }
+
+
+@pytest.mark.parametrize("file", ["grafana/dashboards/scheduling.json", "prometheus/alerts.yml"])
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(file: str) -> None:
+    from scheduling_project import metrics
+
+    known = set()
+    for metric in (*metrics.METRICS, *metrics.SCRAPE):
+        endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}[metric.kind]
+        known |= {metric.name + ending for ending in endings}
+    text = (FOLDER / file).read_text()
+    loaded = json.loads(text) if file.endswith("json") else yaml.safe_load(text)
+    asked = set(re.findall(r"scheduling_\w+", " ".join(_expressions(loaded))))
+    assert asked
+    assert asked <= known
+
+
+def _expressions(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["expr"]] if "expr" in node else []
+        return own + [text for value in node.values() for text in _expressions(value)]
+    return [text for value in node for text in _expressions(value)] if isinstance(node, list) else []
+
+
+def test_what_compose_mounts_is_there() -> None:
+    mounted = [v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", []) if v.startswith("./")]
+    assert mounted
+    assert all((FOLDER / path).exists() for path in mounted)
+    scraped = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][0]
+    assert scraped["metrics_path"] == "/metrics"
+    assert scraped["static_configs"] == [{"targets": ["web:8000"]}]

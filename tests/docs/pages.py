@@ -21,7 +21,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "SECRET_KEY": "Signs sessions and tokens. Required with `DEBUG=0`: at least 32 random characters.",
         "ALLOWED_HOSTS": "Host names under which the web process answers. Required with `DEBUG=0`.",
         "CSRF_TRUSTED_ORIGINS": "Origins (`https://…`) whose forms are accepted, where a proxy changes the host.",
-        "SECURE_SSL_REDIRECT": "Redirect plain HTTP to HTTPS (but not `/healthz` and `/readyz`).",
+        "SECURE_SSL_REDIRECT": "Redirect plain HTTP to HTTPS (but not `/healthz`, `/readyz` and `/metrics`).",
         "BEHIND_TLS_PROXY": "Believe `X-Forwarded-Proto`. Only behind a proxy that always sets it.",
         "TIME_ZONE": "Zone in which the admin shows times. Schedules have zones of their own.",
         "LOG_LEVEL": "What is said at least.",
@@ -78,6 +78,12 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_AUDIT_KEPT_DAYS": "Days for which audit entries are kept.",
         "WORKFLOW_NEWS_KEPT_DAYS": "Days after which news that nobody took are deleted.",
         "WORKFLOW_PROCESS_REPORTS_KEPT_DAYS": "Days for which workers and beats that are gone are listed.",
+    },
+    "Monitoring": {
+        "METRICS_TOKEN": "Whoever sends it as a bearer token may read `/metrics`; at least 16 characters.",
+        "METRICS_ALLOWED_NETWORKS": "Networks that may read `/metrics` without a token, unless they come by a proxy.",
+        "METRICS_WORKFLOWS": "So many workflows have metrics of their own; the others are one, called `other`.",
+        "METRICS_CACHE_SECONDS": "How long a process answers `/metrics` with the same figures.",
     },
     "Triggers": {
         "WORKFLOW_ENCRYPTION_KEYS": "Fernet keys for secrets at rest, newest first; from `SECRET_KEY` when empty.",
@@ -300,7 +306,47 @@ def _members(names: list[str]) -> str:
     return "\n".join(["| member | meaning |", "| --- | --- |", *rows]) + "\n"
 
 
+METRICS_HEAD = """# Metrics
+
+`GET /metrics` gives all figures in the text format of Prometheus, or in OpenMetrics when asked for it. Who may read it:
+whoever sends `METRICS_TOKEN` as a bearer token, whoever comes directly from `METRICS_ALLOWED_NETWORKS` (loopback where
+nothing is said; what an unknown proxy forwards does not count), and whoever may see workers and beats
+(`execution.view_processreport`).
+
+Figures come from Postgres, so every web process gives the same ones: scrape one of them. **Counters** are rows that
+only grow: a scrape adds what is new since the last, so they survive pruning, restarts and any number of web processes,
+and a scrape costs what is new, not what is kept. They end ten seconds ago (later commits would be missed otherwise),
+and what happened while nobody scraped for more than an hour is not in them. **Gauges** are what is so now. A process
+asks Postgres once in `METRICS_CACHE_SECONDS`, however often it is scraped.
+
+Labels have few values each: never ids, hosts or inputs. The first `METRICS_WORKFLOWS` workflows have values of their
+own, all others share `other`; a workflow keeps the value that it got first. Beside these there are the usual
+`process_…` and `python_…` of the web process that answers.
+
+`docker/prometheus/prometheus.yml` scrapes it, `docker/prometheus/alerts.yml` alerts on it and
+`docker/grafana/dashboards/scheduling.json` shows it
+([start both](../how-to/notifications.md#prometheus-and-grafana)).
+
+<!-- Made from the METRICS of each app by tests/docs/pages.py; edit there. -->
+"""
+
+
+def metrics_page() -> str:
+    """`docs/reference/metrics.md`."""
+    from scheduling_project import metrics
+
+    rows = ["| metric | kind | labels | meaning |", "| --- | --- | --- | --- |"]
+    for metric in (*metrics.METRICS, *metrics.SCRAPE):
+        name = f"{metric.name}_total" if metric.kind == "counter" else metric.name
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{name}` | {metric.kind} | {labels} | {metric.help} |")
+    bounds = ", ".join(f"{bound:g}" for bound in metrics.SECONDS)
+    tail = f"Histograms have buckets up to {bounds} seconds and beyond.\n"
+    return "\n".join([METRICS_HEAD, *rows, "", tail])
+
+
 PAGES = {
+    "reference/metrics.md": metrics_page,
     "reference/settings.md": settings_page,
     "reference/definition.md": definition_page,
 }
