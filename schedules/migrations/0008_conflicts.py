@@ -1,5 +1,6 @@
 """What a schedule wants done about conflicts, and the indexes by which those it may collide with are found."""
 
+import schedules.models.schedule
 from django.db import migrations, models
 
 
@@ -12,7 +13,7 @@ class Migration(migrations.Migration):
             name="on_conflict",
             field=models.JSONField(
                 db_default=models.Value("warn", models.JSONField()),
-                default="warn",
+                default=schedules.models.schedule.warn_only,
                 help_text="ignore, warn, reject, or an object of these by kind of conflict (and default).",
             ),
         ),

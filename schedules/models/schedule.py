@@ -22,6 +22,11 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         return self.filter(enabled=True)
 
 
+def warn_only() -> str:
+    """What a schedule wants done about conflicts when nobody said anything."""
+    return OnConflict.WARN.value
+
+
 class Schedule(models.Model):
     """When a workflow is to run. What it says about time stands in its versions."""
 
@@ -63,7 +68,7 @@ class Schedule(models.Model):
         help_text="Pause after so many failures in a row.",
     )
     on_conflict = models.JSONField(
-        default=OnConflict.WARN.value,
+        default=warn_only,
         db_default=models.Value(OnConflict.WARN.value, models.JSONField()),
         help_text="ignore, warn, reject, or an object of these by kind of conflict (and default).",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -116,17 +117,35 @@ class Processes:
             )
         return service
 
+    def web(self, port: int, name: str = "web") -> Service:
+        """Start a web process on `port` and wait until it answers."""
+        command = ["-m", "uvicorn", "scheduling_project.asgi:application", "--port", str(port), "--no-access-log"]
+        service = self._spawn(name, [sys.executable, *command], {"DATABASE_POOL_SIZE": "8"})
+
+        def answers() -> bool:
+            self._alive(service)
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=1):
+                    return True
+            except OSError:
+                return False
+
+        wait_until("the web process answers", answers, timeout=START_TIMEOUT)
+        return service
+
     def stop(self) -> None:
         for service in reversed(self.services):
             service.process.stop()
         self.services.clear()
 
     def _start(self, name: str, command: list[str], env: Mapping[str, str]) -> Service:
+        return self._spawn(name, [sys.executable, "-m", "celery", "-A", "scheduling_project", *command], env)
+
+    def _spawn(self, name: str, command: list[str], env: Mapping[str, str]) -> Service:
         log = self.folder / f"{name}-{len(self.services)}.log"
-        celery = [sys.executable, "-m", "celery", "-A", "scheduling_project", *command]
         with log.open("wb") as output:
             process = GuardedProcess.start(
-                celery, output=output, env={**self.environment, **env}, cwd=PROJECT_ROOT, plan="TERM:10,KILL:2"
+                command, output=output, env={**self.environment, **env}, cwd=PROJECT_ROOT, plan="TERM:10,KILL:2"
             )
         service = Service(name, process, log)
         self.services.append(service)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.db.models import Count, F, Max, Q
+from django.db.models import Count, F, Q
 
 from execution.models import Attempt, DeadLetter, Execution, StepRun
 from execution.states import AttemptState, StepState
 from schedules.models import Schedule, ScheduleFire
 from schedules.occurrences import compile as compile_timing
 from schedules.states import FireOutcome
+from triggers.models import Activation, Event
+
+if TYPE_CHECKING:
+    from scheduling_project.drills.load import Webhooks
 
 
 @dataclass(slots=True)
@@ -102,8 +106,13 @@ def judge_ledger(verdict: Verdict, schedules: list[Schedule]) -> None:
         timing = compile_timing(schedule.version.spec, seed=str(schedule.pk))
         began = int(schedule.version.effective_from.timestamp())
         due = set(timing.fires(began, int(schedule.fired_through.timestamp())))
-        fires = ScheduleFire.objects.filter(schedule=schedule).values_list("scheduled_for", flat=True)
-        covered = Counter(int(instant.timestamp()) for instant in fires)
+        covered: Counter[int] = Counter()
+        for begin, end in ScheduleFire.objects.filter(schedule=schedule).values_list("scheduled_for", "until"):
+            first = int(begin.timestamp())
+            if end is None:
+                covered[first] += 1
+            else:  # a run of instants in one entry
+                covered.update(instant for instant in due if first <= instant <= int(end.timestamp()))
         instants += len(due)
         lost += len(due - covered.keys())
         doubled += sum(count - 1 for count in covered.values()) + len(covered.keys() - due)
@@ -114,13 +123,43 @@ def judge_ledger(verdict: Verdict, schedules: list[Schedule]) -> None:
         twice = started.values("scheduled_for").annotate(n=Count("id")).filter(n__gt=1).count()
         doubled += twice
     verdict.figures |= {"instants": instants, "instants_lost": lost, "instants_doubled": doubled}
-    lateness = ScheduleFire.objects.filter(schedule__in=schedules).aggregate(worst=Max(F("recorded_at") - F("due_at")))[
-        "worst"
-    ]
-    verdict.figures["late_max_ms"] = None if lateness is None else round(lateness.total_seconds() * 1000)
+    late = sorted(
+        (recorded - due_at).total_seconds() * 1000
+        for recorded, due_at in ScheduleFire.objects.filter(
+            schedule__in=schedules, outcome=FireOutcome.STARTED, due_at__isnull=False
+        ).values_list("recorded_at", "due_at")
+    )
+    for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
+        verdict.figures[f"late_{name}_ms"] = round(late[min(len(late) - 1, int(len(late) * share))]) if late else None
     if instants == 0:
         verdict.problems.append("nothing was due: the drill proves nothing")
     if lost:
         verdict.problems.append(f"{lost} due instants are not in the ledger")
     if doubled:
         verdict.problems.append(f"{doubled} instants are in the ledger or ran more than once")
+
+
+def judge_webhooks(verdict: Verdict, sender: Webhooks) -> None:
+    """Each accepted delivery is one event with one activation and the execution that was told; nothing is twice."""
+    verdict.problems += sender.problems
+    told = {str(answer["event_id"]) for answer in sender.accepted.values()}
+    stored = {str(key) for key in Event.objects.filter(endpoint=sender.endpoint).values_list("pk", flat=True)}
+    lost, doubled = len(told - stored), len(sender.accepted) - len(told)
+    executions = Counter(
+        str(key)
+        for key in Activation.objects.filter(event__endpoint=sender.endpoint).values_list("execution_id", flat=True)
+    )
+    doubled += sum(count - 1 for count in executions.values())
+    started = Activation.objects.filter(event_id__in=told, execution__isnull=False).count()
+    if lost or started != len(told):
+        verdict.problems.append(f"{lost} accepted webhooks have no event, {len(told) - started} no execution")
+    if doubled:
+        verdict.problems.append(f"{doubled} accepted webhooks are there twice")
+    verdict.lost += lost
+    verdict.doubled += doubled
+    answered = sorted(sender.seconds)
+    verdict.figures |= {
+        "webhooks": len(sender.accepted),
+        "webhooks_refused": sender.refusals,
+        "webhook_p99_ms": round(answered[int(len(answered) * 0.99)] * 1000) if answered else None,
+    }

@@ -1,0 +1,305 @@
+"""The faults that are injected into a system under load. Each returns when the fault itself is over."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import redis
+from django.conf import settings
+
+from execution import creation, workflows
+from execution.models import StepRun
+from execution.states import StepState
+from schedules import firing
+from schedules.models import Schedule, ScheduleVersion
+from scheduling_project.common import clock
+from scheduling_project.drills import effects, load
+from scheduling_project.drills.apps import DISK_FULL
+from scheduling_project.drills.load import ACTOR
+from scheduling_project.drills.processes import Processes, Service, wait_until
+from scheduling_project.drills.servers import Orders
+from scheduling_project.drills.system import WORK_SECONDS, System, tolerant
+from scheduling_project.drills.verdict import Verdict
+
+BACKLOG: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One kind of fault. `may_repeat`: steps may be cut off after their effect and run again (at least once).
+
+    `limit` is the recovery that is promised beside the work itself: "lease" (lease, rescue and sweep) or seconds.
+    """
+
+    inject: Callable[[System], None]
+    limit: str | float = "lease"
+    may_repeat: bool = False
+
+
+def _freeze(service: Service, seconds: float) -> None:
+    """SIGSTOP for the process and its children, then SIGCONT."""
+    pids = [service.pid, *(child.pid for child in service.children())]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _kill(service: Service) -> None:
+    service.kill_all()
+    service.process.stop()
+
+
+def worker_child_killed(system: System) -> None:
+    """kill -9 of a worker's pool process in the middle of a step, five times."""
+    for _ in range(5):
+        wait_until("a step runs", lambda: effects.running(system.path), timeout=60, pause=0.02)
+        _, pid = next(iter(effects.running(system.path).items()))
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # it had just ended by itself
+        system.run_for(1)
+
+
+def worker_killed(system: System) -> None:
+    """kill -9 of a worker with all its processes; another is started, as an orchestrator would."""
+    _kill(system.workers.pop(0))
+    system.add_worker()
+
+
+def worker_frozen(system: System) -> None:
+    """SIGSTOP of a worker for one and a half leases, then SIGCONT: its late writes must be refused."""
+    _freeze(system.workers[0], 1.5 * system.lease)
+
+
+def beats_killed(system: System) -> None:
+    """kill -9 of all beats for half a minute."""
+    for beat in system.beats:
+        _kill(beat)
+    system.beats.clear()
+    system.run_for(system.seconds(30, 5))
+    for _ in range(2):
+        system.add_beat()
+
+
+def beat_frozen(system: System) -> None:
+    """SIGSTOP of one beat for half a minute, then SIGCONT."""
+    _freeze(system.beats[0], system.seconds(30, 5))
+
+
+def four_beats(system: System) -> None:
+    """Two more beats beside the two."""
+    for _ in range(2):
+        system.add_beat()
+    system.run_for(system.seconds(30, 6))
+
+
+def web_killed(system: System) -> None:
+    """kill -9 of the web process under webhooks, three times."""
+    for _ in range(3):
+        assert system.web is not None
+        _kill(system.web)
+        system.start_web()
+        system.run_for(2)
+
+
+def _backlog(system: System, seconds: float = 0.05, count: int = BACKLOG) -> None:
+    workflow = load.workflow_of(system.path, seconds)
+    for _ in range(count):
+        creation.start(workflow)
+
+
+def redis_killed(system: System) -> None:
+    """SIGKILL of Redis and a restart that comes up empty, with a backlog of 200."""
+    _backlog(system)
+    system.orders.kill("redis")
+    system.orders.start("redis")
+
+
+def redis_flushed(system: System) -> None:
+    """FLUSHALL with a backlog of 200."""
+    _backlog(system)
+    redis.Redis.from_url(settings.REDIS_URL).flushall()
+
+
+def redis_down(system: System) -> None:
+    """Redis away for half a minute."""
+    system.orders.stop("redis")
+    system.run_for(system.seconds(30, 6))
+    system.orders.start("redis")
+
+
+def redis_down_while_busy(system: System) -> None:
+    """Redis away for 15 s while every worker slot is busy: no worker may stay deaf."""
+    _backlog(system, seconds=4.0, count=12)
+    wait_until("all slots are busy", lambda: len(effects.running(system.path)) >= 4, timeout=60, pause=0.05)
+    system.orders.stop("redis")
+    system.run_for(15)
+    system.orders.start("redis")
+    since = clock.now()
+    for worker in system.workers:
+        wait_until(f"{worker.name} listens", lambda w=worker: system.listens(w, since), timeout=60)  # type: ignore[misc]
+
+
+def postgres_restarted(system: System) -> None:
+    """Postgres ends at once (immediate) and recovers from its log."""
+    system.orders.kill("postgres")
+    system.orders.start("postgres")
+
+
+def postgres_down(system: System) -> None:
+    """Postgres away for 20 s."""
+    system.orders.stop("postgres")
+    system.run_for(system.seconds(20, 2))
+    system.orders.start("postgres")
+
+
+def retries_survive(system: System) -> None:
+    """All workers and Redis are killed while 200 retries wait for their time."""
+    steps = {
+        "flaky": {
+            "task": "drill.flaky",
+            "with": {"path": str(system.path)},
+            "retry": {"max_attempts": 5, "backoff": 15, "jitter": False},
+        }
+    }
+    workflow = workflows.create(f"drill-retries-{time.time_ns()}", {"steps": steps}, actor=ACTOR)
+    ids = [creation.start(workflow).pk for _ in range(BACKLOG)]
+    waiting = StepRun.objects.filter(execution__in=ids, state=StepState.RETRYABLE)
+    wait_until("retries wait", lambda: waiting.count() >= BACKLOG // 2, timeout=120, pause=0.2)
+    for worker in system.workers:
+        _kill(worker)
+    system.workers.clear()
+    system.orders.kill("redis")
+    system.orders.start("redis")
+    for _ in range(2):
+        system.add_worker()
+
+
+def warm_restarts(system: System) -> None:
+    """SIGTERM for one worker after the other, as a deploy does, each replaced."""
+    _restart(system, signal.SIGTERM)
+
+
+def cold_restarts(system: System) -> None:
+    """SIGQUIT for one worker after the other, each replaced."""
+    _restart(system, signal.SIGQUIT)
+
+
+def _restart(system: System, number: signal.Signals) -> None:
+    for _ in range(2):
+        old = system.workers.pop(0)
+        system.add_worker()
+        old.signal(number)
+        old.process.wait(90)
+        old.process.stop()
+
+
+def beats_down_for_ten_minutes(system: System) -> None:
+    """Schedules whose beats were away for ten minutes (the watermark is set back), under each catch-up policy."""
+    found = []
+    for policy in ("all", "latest", "none"):
+        (schedule,) = load.make_schedules(system.path, 1, catch_up=policy)
+        found.append(schedule)
+    ago = clock.now() - timedelta(minutes=10)
+    keys = [schedule.pk for schedule in found]
+    ScheduleVersion.objects.filter(schedule__in=keys).update(effective_from=ago)
+    Schedule.objects.filter(pk__in=keys).update(fired_through=ago, next_fire_at=ago)
+    system.schedules += found
+    behind = Schedule.objects.filter(pk__in=keys, fired_through__lt=clock.now() - timedelta(minutes=1))
+    wait_until("they have caught up", tolerant(lambda: not behind.exists()), timeout=60)
+    fires = {
+        policy: schedule.fires.filter(outcome="started", scheduled_for__lt=clock.now() - timedelta(minutes=1)).count()
+        for policy, schedule in zip(("all", "latest", "none"), found, strict=True)
+    }
+    system.figures["caught_up"] = fires
+    if not (fires["all"] >= 50 and fires["latest"] <= 1 and fires["none"] == 0):
+        system.problems.append(f"started of what was due meanwhile: {fires}")
+
+
+def clock_jumps(system: System) -> None:
+    """The clock jumps an hour ahead for one visit of a beat, and back."""
+    before = {schedule.pk: schedule for schedule in system.schedules}
+    firing.fire_due(now=clock.now() + timedelta(hours=1), limit=len(before))
+    system.run_for(3)
+
+
+def disk_full(system: System) -> None:
+    """Postgres answers every write with "disk full" (53100) for a while, injected at the driver."""
+    flag = Path(system.processes.environment[DISK_FULL])
+    flag.touch()
+    system.run_for(system.seconds(10, 3))
+    flag.unlink()
+
+
+FAULTS: Final[dict[str, Fault]] = {
+    "worker-child-killed": Fault(worker_child_killed, may_repeat=True),
+    "worker-killed": Fault(worker_killed, may_repeat=True),
+    "worker-frozen": Fault(worker_frozen, may_repeat=True),
+    "beats-killed": Fault(beats_killed, 5.0),
+    "beat-frozen": Fault(beat_frozen, 5.0),
+    "four-beats": Fault(four_beats, 5.0),
+    "web-killed": Fault(web_killed, 5.0),
+    "redis-killed": Fault(redis_killed, 10.0),
+    "redis-flushed": Fault(redis_flushed, 10.0),
+    "redis-down": Fault(redis_down, 10.0),
+    "redis-down-while-busy": Fault(redis_down_while_busy, 10.0),
+    "postgres-restarted": Fault(postgres_restarted, may_repeat=True),
+    "postgres-down": Fault(postgres_down, may_repeat=True),
+    "retries-survive": Fault(retries_survive, may_repeat=True),
+    "beats-down-ten-minutes": Fault(beats_down_for_ten_minutes, 60.0),
+    "clock-jumps": Fault(clock_jumps, 60.0),
+    "warm-restarts": Fault(warm_restarts),
+    "cold-restarts": Fault(cold_restarts, may_repeat=True),
+    "disk-full": Fault(disk_full, may_repeat=True),
+}
+
+RANDOM: Final = "random"
+
+#: What a random sequence is drawn from: everything that leaves the load as it was.
+ANY_TIME: Final = tuple(name for name in FAULTS if name not in {"clock-jumps", "beats-down-ten-minutes"})
+
+
+def random_sequence(seed: int, count: int = 12) -> Fault:
+    """`count` faults one after the other, drawn by `seed`."""
+    dice = random.Random(seed)
+    names = [dice.choice(ANY_TIME) for _ in range(count)]
+
+    def inject(system: System) -> None:
+        system.figures["sequence"] = names
+        for name in names:
+            FAULTS[name].inject(system)
+            system.run_for(dice.uniform(0, 3))
+
+    return Fault(inject, may_repeat=True)
+
+
+def drill(
+    name: str, processes: Processes, orders: Orders, *, seed: int = 0, short: bool = False, schedules: int = 10
+) -> Verdict:
+    """Start the system, inject the fault, wait until all is clear, and judge."""
+    fault = random_sequence(seed) if name == RANDOM else FAULTS[name]
+    system = System.start(processes, orders, schedules=schedules, short=short)
+    system.run_for(system.seconds(10, 1))
+    fault.inject(system)
+    recovery = system.recover()
+    system.run_for(system.seconds(5, 1))
+    system.end_load()
+    limit = None if name == RANDOM else limit_of(fault, system)
+    return system.verdict(name, recovery=recovery, limit=limit, may_repeat=fault.may_repeat)
+
+
+def limit_of(fault: Fault, system: System) -> float:
+    """Seconds within which all that was open at the end of the fault must have ended."""
+    promised = system.promised if fault.limit == "lease" else float(fault.limit)
+    return promised + WORK_SECONDS
