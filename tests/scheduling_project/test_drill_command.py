@@ -104,7 +104,7 @@ def test_the_judge_counts_ranges_and_finds_what_is_missing_or_twice() -> None:
     assert verdict.figures["instants"] == 10
     assert verdict.figures["instants_lost"] == 1
     assert verdict.problems == ["1 due instants are not in the ledger"]
-    entry(10, 10)
+    entry(10)
     verdict = judged()
     judge_ledger(verdict, [one])
     assert verdict.problems == []
