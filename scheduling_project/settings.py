@@ -92,6 +92,10 @@ DATABASES = {
             "connect_timeout": 5,
             **_options,
             "application_name": "scheduling",
+            # High enough never to be reached: the driver prepares only what asks for it, which is the engine's
+            # constant statements (execution/engine.py), and never the ORM's, whose texts vary.
+            "prepare_threshold": 1_000_000_000,
+            "options": f"{_options.get('options', '')} -c jit=off".strip(),
             **({"pool": _pool} if env.DATABASE_POOL_SIZE else {}),
         },
     },
@@ -104,10 +108,11 @@ DATABASES = {
             **_options,
             "application_name": "scheduling-engine",
             # Django turns prepared statements off unless told otherwise. Planning the engine's statements costs
-            # several times what running them does, and compiling them (jit) a hundred times.
+            # several times what running them does, and compiling them (jit) a hundred times. Each finds its rows by an
+            # index; a plan made while a table was small would read all of it, and be kept as the table grows.
             "prepare_threshold": 1,
             "options": "-c statement_timeout=5s -c lock_timeout=2s -c idle_in_transaction_session_timeout=30s"
-            " -c jit=off",
+            " -c jit=off -c enable_seqscan=off",
         },
     },
 }

@@ -180,9 +180,9 @@ def test_an_expression_evaluates(expression: str, expected: Any) -> None:
         ("${{ input.a-b }}", "$", "in quotes", 11),
         ("${{ input.n ) }}", "$", "Unexpected token", 12),
         ("${{ inputs.n }}", "$", "unknown name 'inputs', did you mean input?", 4),
-        ("${{ input.a || qqq.b }}", "$", r"unknown name 'qqq' \(known: execution, input, item, steps\)", 15),
+        ("${{ input.a || qqq.b }}", "$", r"unknown name 'qqq' \(known: execution, input, item, secrets, steps\)", 15),
         ("${{ {a: {b: stepz.x}} }}", "$", "did you mean steps", 12),
-        ("${{ secrets }}", "$", "unknown name", 4),
+        ("${{ secret }}", "$", "unknown name", 4),
         ('${{ "in\\u0070uts" }}', "$", "unknown name", 4),
         ("${{ nofunc(input) }}", "$", r"unknown function nofunc\(\)", 3),
         ("${{ lenght(input) }}", "$", "did you mean length", 3),
@@ -366,7 +366,7 @@ def test_a_root_that_is_not_in_the_scope_is_null() -> None:
         ("${{ sort_by(input.parts, &n) }}", {("input", None, "parts")}),
         (
             "${{ @ }}",
-            {(root, None, None) for root in ("input", "steps", "item", "execution")},
+            {(root, None, None) for root in ("input", "steps", "item", "execution", "secrets")},
         ),
         (
             {"a": ["${{ input.a }} ${{ item }}"], "b": "${{ execution.id }}"},
