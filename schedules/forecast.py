@@ -122,7 +122,7 @@ class Forecast:
         }
 
 
-def buckets(start: int, end: int, bucket: str, zone: Zone) -> Range:
+def buckets(start: int, end: int, bucket: str, zone: Zone, *, most: int = MOST_BUCKETS) -> Range:
     """The buckets of [`start`, `end`), epoch seconds.
 
     Args:
@@ -149,8 +149,8 @@ def buckets(start: int, end: int, bucket: str, zone: Zone) -> Range:
         raise InvalidInput(fields={"bucket": ["must be minute, hour, day, or a number of minutes from 1 to 1440"]})
     shifted = start + zone.offset(start)
     first = start + width - shifted % width
-    if (end - first) // width + 2 > MOST_BUCKETS:
-        raise InvalidInput(fields={"bucket": [f"makes more than {MOST_BUCKETS} buckets: choose wider ones"]})
+    if (end - first) // width + 2 > most:
+        raise InvalidInput(fields={"bucket": [f"makes more than {most} buckets: choose wider ones"]})
     return Range(start, end, [start, *range(first, end, width), end])
 
 
@@ -187,6 +187,7 @@ def forecast(
     timezone: str = "UTC",
     queryset: QuerySet[Schedule] | None = None,
     include_paused: bool = False,
+    most: int = MOST_BUCKETS,
     now: datetime | None = None,
     using: str = "default",
 ) -> Forecast:
@@ -198,6 +199,7 @@ def forecast(
         timezone: where days begin.
         include_paused: count what is paused as if it were not. Otherwise it counts from the end of its pause on,
             if that is known. What has ended or cannot be computed never counts.
+        most: how many buckets there may be; their number times that of the timings is the time it takes.
 
     Raises:
         InvalidInput: naming `from`, `to`, `bucket` or `timezone`.
@@ -209,17 +211,17 @@ def forecast(
         raise InvalidInput(fields={"timezone": [str(error)]}) from None
     first = int((start or now).timestamp())
     last = first + DAY if end is None else int(end.timestamp())
-    within = buckets(first, last, bucket, zone)
+    within = buckets(first, last, bucket, zone, most=most)
     found = Forecast(within, zone, [0] * len(within))
     chosen = Schedule.objects.using(using).all() if queryset is None else queryset.using(using)
     kept: versions.Recent[tuple[int, int], tuple[Timing, list[int]]] = versions.Recent(KEPT)
     looked_at = 0
     names: dict[UUID, str] = {}
-    for part in _parts(chosen, found, names, include_paused=include_paused, now=now, using=using):
+    for part in parts(chosen, found, names, include_paused=include_paused, now=now, using=using):
         found.schedules += 1
         key = (id(part.timing), max(part.fires_from - 1, within.start - 1))
         if part.remaining is not None:
-            instants, before = _limited(part, within)
+            instants, before = limited(part, within)
             counts, cost = count_instants(instants, within) if before <= MOST_INSTANTS else ([], 0)
             cost += before
         elif (known := kept.get(key)) is not None:
@@ -261,9 +263,9 @@ def _peaks(
     shared: Counter[tuple[int, int]] = Counter()
     timings: dict[int, Timing] = {}
     scratch = Forecast(within, found.zone, [0])
-    for part in _parts(chosen, scratch, {}, include_paused=include_paused, now=now, using=using):
+    for part in parts(chosen, scratch, {}, include_paused=include_paused, now=now, using=using):
         if part.remaining is not None:
-            together.update(_limited(part, within)[0])
+            together.update(limited(part, within)[0])
             continue
         timings[id(part.timing)] = part.timing
         shared[id(part.timing), max(part.fires_from, low)] += 1
@@ -282,7 +284,7 @@ def _spread(together: Counter[int], shared: Counter[tuple[int, int]], timings: d
     timings.clear()
 
 
-def _limited(part: Part, within: Range) -> tuple[Iterator[int], int]:
+def limited(part: Part, within: Range) -> tuple[Iterator[int], int]:
     """The instants in the range of a schedule that may start only so many more executions.
 
     Those up to now are not counted against them; those between now and the range are. Also returns how many of
@@ -330,7 +332,7 @@ class _Row(NamedTuple):
     fired_through: int
 
 
-def _parts(
+def parts(
     chosen: QuerySet[Schedule],
     found: Forecast,
     names: dict[UUID, str],

@@ -72,6 +72,7 @@ class Trouble:
 
     text: str
     url: str = ""
+    fix: str = "Look"
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -227,9 +228,9 @@ def _priorities(now: datetime) -> Listed:
 
 def _with_workflow(executions: list[Execution]) -> Listed:
     table = listed_executions(executions)
-    table.headings = ("Workflow", *table.headings)
+    table.headings = ("Workflow", *table.headings[1:])
     table.rows = [
-        (format_html('<span class="sp-strong">{}</span>', execution.workflow.name), *row)
+        (format_html('<div class="sp-strong">{}</div>{}', execution.workflow.name, row[0]), *row[1:])
         for execution, row in zip(executions, table.rows, strict=True)
     ]
     table.empty = "Nothing has run yet. Run a workflow from its page, or wait for a schedule to fire."
@@ -237,11 +238,11 @@ def _with_workflow(executions: list[Execution]) -> Listed:
 
 
 def _coming() -> Listed:
-    table = Listed(("Next", "Schedule", "When"), empty="No schedule is due. Add one under Schedules.")
+    table = Listed(("Next", "Schedule"), empty="No schedule is due. Add one under Schedules.")
     coming = Schedule.objects.filter(enabled=True, next_fire_at__isnull=False).select_related("version")
     for schedule in coming.order_by("next_fire_at")[:NEXT]:
-        when = format_html('<span class="sp-cut sp-faint" title="{0}">{0}</span>', timing_of(schedule))
-        table.rows.append((shown.instant(schedule.next_fire_at, relative=True), shown.link(schedule), when))
+        name = format_html('{}<div class="sp-faint sp-fine">{}</div>', shown.link(schedule), timing_of(schedule))
+        table.rows.append((shown.instant(schedule.next_fire_at, relative=True), name))
     return table
 
 
@@ -255,35 +256,41 @@ def _troubles(now: datetime, processes: Sequence[ProcessReport], alive: Mapping[
     if stopped is not None:
         note = f": {stopped.note}" if stopped.note else ""
         yield Trouble(
-            f"All firing was stopped by {stopped.stopped_by or 'somebody'}{note}", shown.address(FiringSwitch, 1)
+            f"All firing was stopped by {stopped.stopped_by or 'somebody'}{note}",
+            shown.address(FiringSwitch, 1),
+            "Start firing",
         )
     if not alive.get("beat"):
         yield Trouble(
-            "No beat has reported lately: schedules do not fire. What is due fires when one is back.", reports
+            "No beat has reported lately: schedules do not fire. What is due fires when one is back.", reports, "Beats"
         )
     if not alive.get("worker"):
-        yield Trouble("No worker has reported lately: steps wait until one does.", reports)
+        yield Trouble("No worker has reported lately: steps wait until one does.", reports, "Workers")
     silent = [report.name for report in processes if life_of(report, now) == "silent"]
     if silent and alive:
         named = ", ".join(silent[:3]) + (f" and {len(silent) - 3} more" if len(silent) > 3 else "")
-        yield Trouble(f"Silent without having said goodbye: {named}.", reports)
+        yield Trouble(f"Silent without having said goodbye: {named}.", reports, "Workers and beats")
     if not redis_answers():
         yield Trouble("Redis does not answer. Nothing is lost; work goes on when it is back.")
     paused = list(QueueSettings.objects.filter(paused_at__isnull=False).values_list("name", flat=True)[:10])
     if paused:
-        yield Trouble(f"Paused queue{'s' if len(paused) > 1 else ''}: {', '.join(paused)}.", queues)
+        yield Trouble(
+            f"Paused queue{'s' if len(paused) > 1 else ''}: {', '.join(paused)}.", queues, "Resume it under Queues"
+        )
     if alive.get("worker"):
         served = {name for report in processes if life_of(report, now) == "alive" for name in report.queues}
         for name in settings.WORKFLOW_QUEUES:
             waits = StepRun.objects.filter(queue=name, state__in=STEP_CLAIMABLE, available_at__lte=now - OVERDUE)
             if name not in served and waits.order_by().exists():
-                yield Trouble(f"Work waits in queue {name}, and no worker serves it.", queues)
+                yield Trouble(f"Work waits in queue {name}, and no worker serves it.", reports, "Who serves what")
     late = Schedule.objects.filter(enabled=True, next_fire_at__lt=now - OVERDUE)
     count = bounded(late, 1_000) if stopped is None else 0
     if count:
         url = shown.list_address(Schedule, enabled__exact=1, o=4)
         yield Trouble(
-            f"{_figure(count, 1_000)} schedule{'s are' if count > 1 else ' is'} overdue by more than 30 s.", url
+            f"{_figure(count, 1_000)} schedule{'s are' if count > 1 else ' is'} overdue by more than 30 s.",
+            url,
+            "Which",
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+
+#: Part of the path of the agenda, which is no list of a model of its own.
+AGENDA: Final = "/schedules/schedule/agenda/"
 
 
 def _page(name: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
@@ -19,6 +22,11 @@ def _page(name: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
 
     link = reverse_lazy(f"admin:{app}_{lower}_changelist")
     return {"title": name, "icon": icon, "link": link, "permission": may_see, **more}
+
+
+def _is_at(request: HttpRequest, part: str) -> bool:
+    """Whether the page lies below such a path."""
+    return part in request.path
 
 
 def flower_url(request: HttpRequest) -> str:
@@ -36,10 +44,21 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             "title": "When",
             "separator": True,
             "items": [
-                _page("Schedules", "calendar_clock", "schedules.schedule"),
+                _page(
+                    "Schedules",
+                    "calendar_clock",
+                    "schedules.schedule",
+                    active=lambda request: _is_at(request, "/schedules/schedule/") and not _is_at(request, AGENDA),
+                ),
+                {
+                    **_page("Agenda", "event_upcoming", "schedules.schedule"),
+                    "link": reverse_lazy("admin:schedules_schedule_agenda"),
+                    "active": lambda request: _is_at(request, AGENDA),
+                },
                 _page("Ledger", "receipt_long", "schedules.schedulefire"),
                 _page("Backfills", "history", "schedules.backfill"),
                 _page("Calendars", "calendar_month", "schedules.calendar"),
+                _page("Optimiser", "balance", "schedules.optimizationreport"),
                 _page("All firing", "power_settings_new", "schedules.firingswitch"),
             ],
         },

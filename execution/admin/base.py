@@ -177,10 +177,12 @@ class FastList(ModelAdmin):  # type: ignore[misc]
     chips_choices: ClassVar[Sequence[tuple[str, str, str]]] = ()
     #: What the list says when it is empty.
     empty_text: ClassVar[str] = "Nothing here yet."
+    #: What the button says that adds one, where "Add" and the model's name do not.
+    add_text: ClassVar[str] = ""
     list_before_template = "admin/parts/chips.html"
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"chips": self._chips(request), "empty_text": self.empty_text}
+        context = {"chips": self._chips(request)}
         response: HttpResponse = super().changelist_view(request, context | (extra_context or {}))
         return response
 

@@ -1,5 +1,5 @@
 """The admin of the schedules app: one module per page. Importing them registers them."""
 
-from schedules.admin import backfills, calendars, firing, ledger, schedules
+from schedules.admin import backfills, calendars, firing, ledger, optimizer, schedules
 
-__all__ = ["backfills", "calendars", "firing", "ledger", "schedules"]
+__all__ = ["backfills", "calendars", "firing", "ledger", "optimizer", "schedules"]

@@ -23,6 +23,7 @@ from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, te
 from execution.admin.workflows import history_of, listed_executions
 from execution.models import Execution
 from schedules import conflict_facts, lifecycle, occurrences
+from schedules.admin import load_ahead
 from schedules.admin.backfills import BEGIN
 from schedules.admin.forms import (
     CloneForm,
@@ -227,8 +228,17 @@ class ScheduleAdmin(ReadOnlyAdmin):
     # ── Add and edit ─────────────────────────────────────────────────────────────────────────────────────────
 
     def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(self.edit_view)
-        return [path("<uuid:schedule_id>/edit/", view, name="schedules_schedule_edit"), *super().get_urls()]
+        return [
+            path(
+                "<uuid:schedule_id>/edit/", self.admin_site.admin_view(self.edit_view), name="schedules_schedule_edit"
+            ),
+            path("agenda/", self.admin_site.admin_view(self.agenda_view), name="schedules_schedule_agenda"),
+            *super().get_urls(),
+        ]
+
+    def agenda_view(self, request: HttpRequest) -> HttpResponse:
+        """What all schedules have ahead, as a calendar."""
+        return load_ahead.view(self, request)
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None

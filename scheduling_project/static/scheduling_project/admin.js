@@ -44,6 +44,9 @@
     const opened = [...region.querySelectorAll("details[open][id]")].map((details) => details.id);
     const scrolled = [...region.querySelectorAll(".sp-scroll, .sp-pre")].map((box) => [box.scrollLeft, box.scrollTop]);
     const focused = region.contains(document.activeElement) && document.activeElement.dataset.opens;
+    for (const part of region.querySelectorAll("[data-part][id]")) {  // fetched apart: kept until it is fetched anew
+      fresh.querySelector(`[id="${part.id}"]`)?.replaceWith(document.importNode(part, true));
+    }
     region.innerHTML = fresh.innerHTML;
     opened.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
     region.querySelectorAll(".sp-scroll, .sp-pre").forEach((box, index) => {
@@ -54,8 +57,37 @@
     showTimes(region);
   }
 
+  // Parts that take longer than the page: fetched after it, in the viewer's zone, and again each minute.
+  async function fetchPart(id) {
+    const part = document.getElementById(id);
+    if (!part || document.hidden || part.contains(document.activeElement)) return;
+    const zone = encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC");
+    const answer = await fetch(`${part.dataset.part}&zone=${zone}`, { credentials: "same-origin" });
+    const still = document.getElementById(id);
+    if (answer.ok && !answer.redirected && still) still.innerHTML = await answer.text();
+  }
+
+  function followPart(id) {
+    const look = async () => {
+      try { await fetchPart(id); } catch { /* the server is away: the next look tries again */ }
+      setTimeout(look, 60000);
+    };
+    look();
+  }
+
+  // The agenda opens in the viewer's zone: its links say no zone of their own.
+  function giveZone() {
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    if (!zone) return;
+    for (const link of document.querySelectorAll('a[href$="/schedule/agenda/"]')) {
+      link.search = `?zone=${encodeURIComponent(zone)}`;
+    }
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     showTimes(document);
+    giveZone();
+    document.querySelectorAll("[data-part][id]").forEach((part) => followPart(part.id));
     setInterval(() => showTimes(document), 1000);
     const region = document.querySelector("[data-live]");
     if (!region) return;
