@@ -39,6 +39,7 @@ class Pruned:
     news: int = 0
     idempotency_keys: int = 0
     process_reports: int = 0
+    resource_samples: int = 0
     keys: int = 0
 
     @property
@@ -147,6 +148,13 @@ DELETE FROM execution_processreport WHERE name IN (
 RETURNING name
 """
 
+SAMPLES: Final = """
+DELETE FROM execution_resourcesample WHERE id IN (
+    SELECT id FROM execution_resourcesample WHERE at < %(before)s::timestamptz ORDER BY at LIMIT %(limit)s::int
+    FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+
 # Race: an execution that is just being created takes its key by an upsert: it waits for this, and makes the row anew.
 KEYS: Final = """
 DELETE FROM execution_concurrencykey k WHERE k.key IN (
@@ -194,6 +202,7 @@ def prune(*, now: datetime | None = None, using: str = "default", seconds: float
     done.news = rows(NEWS, older_than=settings.WORKFLOW_NEWS_KEPT_DAYS)
     done.idempotency_keys = rows(IDEMPOTENCY, older_than=idempotency.KEPT_FOR)
     done.process_reports = rows(REPORTS, older_than=settings.WORKFLOW_PROCESS_REPORTS_KEPT_DAYS)
+    done.resource_samples = rows(SAMPLES, older_than=settings.WORKFLOW_RESOURCE_SAMPLES_KEPT_DAYS)
     done.keys = rows(KEYS, older_than=timedelta(days=1)) + rows(RATES, older_than=timedelta(days=1))
     log.info("execution.pruned", **{column.name: getattr(done, column.name) for column in fields(done)})
     return done

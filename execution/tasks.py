@@ -10,7 +10,7 @@ from billiard.process import current_process
 from celery import Task, shared_task
 from celery.exceptions import Ignore, Retry
 
-from execution import engine, retention, runner
+from execution import engine, handoff, pressure, retention, runner
 from execution.runner import Outcome, Report
 from scheduling_project.common.logs import get_logger
 
@@ -33,6 +33,9 @@ class StepFailed(Exception):
 )
 def run_step(self: Task[Any, Any], step_run_id: str, priority: int | None = None) -> None:
     """Run one step run, if it is still to be had. Celery then shows what became of it: SUCCESS, RETRY or FAILURE."""
+    if pressure.is_refused(priority):
+        _give_back(step_run_id)
+        raise Ignore
     try:
         report = runner.run(
             UUID(step_run_id), worker=process_name(self), priority=priority, may_exit=is_prefork_child()
@@ -42,6 +45,15 @@ def run_step(self: Task[Any, Any], step_run_id: str, priority: int | None = None
         engine.close()
         raise Ignore from None
     _tell_celery(report)
+
+
+def _give_back(step_run_id: str) -> None:
+    """The worker takes no such work now: the hint was on its way when that changed. The sweep sends another."""
+    try:
+        handoff.unmark([UUID(step_run_id)])
+    except engine.DatabaseAway as error:
+        log.warning("step.hint_dropped", step_run_id=step_run_id, error=str(error))
+        engine.close()
 
 
 @shared_task(name="execution.prune", ignore_result=True, acks_late=False)

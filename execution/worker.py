@@ -7,6 +7,7 @@ process died or was stopped by a hard time limit; on shutdown what is still held
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -32,18 +33,23 @@ from execution import (
     engine,
     handoff,
     maintenance,
+    pressure,
     process_reports,
     queue,
     queue_order,
     queues,
     redrives,
+    workers,
 )
 from execution.broker import BrokerAway
+from execution.consumption import Consumption
+from execution.models.worker import Wanted
+from execution.resources import Monitor
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
 
-REPORT_SECONDS = 5.0
+ORDER_SECONDS = 5.0
 TIMER_SECONDS = 1.0
 REDRIVE_SECONDS = 0.5
 SLOW_SECONDS = 30.0
@@ -89,7 +95,10 @@ class Housekeeper(threading.Thread):
 
     def __init__(self, consumer: Any) -> None:
         super().__init__(name="workflow-housekeeper", daemon=True)
-        self.consumer = consumer
+        self.consumption = Consumption(consumer)
+        self.monitor = Monitor()
+        self.pressure = pressure.Pressure.NONE
+        self.sampled_at = -math.inf
         self.name_of_worker: str = consumer.hostname
         self.over = threading.Event()
         self.duties: list[_Duty] = [
@@ -98,10 +107,10 @@ class Housekeeper(threading.Thread):
             _Duty("timers", TIMER_SECONDS, _timers),
             _Duty("redrives", REDRIVE_SECONDS, _redrives),
             _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, _rescue),
-            _Duty("report", REPORT_SECONDS, self._report),
-            _Duty("order", REPORT_SECONDS, _order),
+            _Duty("report", settings.WORKFLOW_REPORT_SECONDS, self._report),
+            _Duty("order", ORDER_SECONDS, _order),
             _Duty("forgotten", SLOW_SECONDS, _forgotten),
-            _Duty("hearing", REPORT_SECONDS, self._listen_to_itself),
+            _Duty("hearing", ORDER_SECONDS, self._listen_to_itself),
         ]
         self.backlog = False
         self.awaited = False
@@ -144,26 +153,58 @@ class Housekeeper(threading.Thread):
     def _versions(self) -> dict[str, str]:
         return {name: version(name) for name in ("celery", "django", "kombu", "redis")}
 
-    def _queues(self) -> list[str]:
-        return sorted(self.consumer.app.amqp.queues.consume_from)
+    @property
+    def consumer(self) -> Any:
+        """Celery's consumer; another one after a reconnect."""
+        return self.consumption.consumer
+
+    @consumer.setter
+    def consumer(self, consumer: Any) -> None:
+        self.consumption.consumer = consumer
 
     def _report(self) -> None:
-        process_reports.report_process(
+        """Say what this worker does and uses, learn what is wanted of it, and consume accordingly."""
+        usage = self.monitor.measure()
+        self.pressure = pressure.pressure_of(
+            cpu=usage.host.cpu_percent,
+            memory=usage.host.memory_percent,
+            limits=pressure.Limits(
+                cpu_high=settings.WORKFLOW_HOST_CPU_HIGH,
+                cpu_full=settings.WORKFLOW_HOST_CPU_FULL,
+                memory_high=settings.WORKFLOW_HOST_MEMORY_HIGH,
+                memory_full=settings.WORKFLOW_HOST_MEMORY_FULL,
+            ),
+            before=self.pressure,
+        )
+        now, busy = time.monotonic(), len(worker_state.active_requests)
+        is_sample = now - self.sampled_at >= settings.WORKFLOW_RESOURCE_SAMPLE_SECONDS
+        orders = process_reports.report_process(
             self.name_of_worker,
             kind="worker",
             host=socket.gethostname(),
             pid=os.getpid(),
-            queues=self._queues(),
+            queues=self.consumption.served(),
+            own_queues=self.consumption.own,
             slots=self.consumer.pool.num_processes or 0,
-            busy=len(worker_state.active_requests),
+            busy=busy,
             versions=self._versions,
+            resources=usage.as_json(),
+            pressure=self.pressure.value,
+            sample=is_sample,
         )
+        self.sampled_at = now if is_sample else self.sampled_at
+        self.consumption.follow(orders, self.pressure)
+        is_idle = not busy and not worker_state.reserved_requests and not self.consumption.served()
+        if orders.wanted is Wanted.DRAINING and is_idle and workers.report_drained(self.name_of_worker):
+            log.info("worker.ends_drained", worker=self.name_of_worker)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _listen_to_itself(self) -> None:
         """End a worker that is alive and deaf: free slots, hints in its queues, and none received for long."""
         received = sum(worker_state.total_count.values())
         free = (self.consumer.pool.num_processes or 0) - len(worker_state.reserved_requests)
-        if received != self.received or free <= 0 or not self._hints_waiting():
+        whole = self.consumption.is_whole
+        if received != self.received or free <= 0 or not whole or not self._hints_waiting():
             self.received, self.silent_since = received, None
             return
         now = time.monotonic()
@@ -174,7 +215,7 @@ class Housekeeper(threading.Thread):
 
     def _hints_waiting(self) -> bool:
         try:
-            return dispatch.depth(self._queues()) > 0
+            return dispatch.depth(self.consumption.served()) > 0
         except BrokerAway:
             return False
 
@@ -217,6 +258,7 @@ def _rescue() -> None:
 def _order() -> None:
     queue_order.age()
     queues.report_drained()
+    workers.mark_lost()
 
 
 def _forgotten() -> None:

@@ -68,6 +68,7 @@ class Environment(BaseSettings):
     WORKFLOW_HEARTBEAT_SECONDS: float = Field(default=10, ge=0.1, le=1200)
     WORKFLOW_RESCUE_SECONDS: float = Field(default=5, ge=0.1, le=600)
     WORKFLOW_SWEEP_SECONDS: float = Field(default=1, ge=0.05, le=60)
+    WORKFLOW_REPORT_SECONDS: float = Field(default=5, ge=0.1, le=5)
     WORKFLOW_REDISPATCH_SECONDS: float = Field(default=30, ge=0.5, le=600)
     WORKFLOW_MAX_WORKER_DEATHS: int = Field(default=3, ge=1, le=100)
     WORKFLOW_IN_FLIGHT_PER_LEVEL: int = Field(default=200, ge=1, le=1_000_000)
@@ -82,6 +83,13 @@ class Environment(BaseSettings):
     WORKFLOW_AGING_SECONDS: float = Field(default=300, ge=0, le=86_400)
     WORKFLOW_DEAD_LETTER_ALERTS: Annotated[list[int], NoDecode] = [10, 100, 1_000, 10_000]
 
+    # Resources: percent of the host (or container) above which a worker takes urgent work only, or none; 0: no limit
+    WORKFLOW_HOST_CPU_HIGH: float = Field(default=0, ge=0, le=100)
+    WORKFLOW_HOST_CPU_FULL: float = Field(default=0, ge=0, le=100)
+    WORKFLOW_HOST_MEMORY_HIGH: float = Field(default=0, ge=0, le=100)
+    WORKFLOW_HOST_MEMORY_FULL: float = Field(default=0, ge=0, le=100)
+    WORKFLOW_RESOURCE_SAMPLE_SECONDS: float = Field(default=30, ge=1, le=3600)
+
     # Retention: days; 0 keeps for ever
     WORKFLOW_EXECUTIONS_KEPT_DAYS: int = Field(default=30, ge=0, le=36_500)
     WORKFLOW_FAILED_EXECUTIONS_KEPT_DAYS: int = Field(default=90, ge=0, le=36_500)
@@ -91,6 +99,7 @@ class Environment(BaseSettings):
     WORKFLOW_AUDIT_KEPT_DAYS: int = Field(default=365, ge=0, le=36_500)
     WORKFLOW_NEWS_KEPT_DAYS: int = Field(default=7, ge=1, le=36_500)
     WORKFLOW_PROCESS_REPORTS_KEPT_DAYS: int = Field(default=7, ge=1, le=36_500)
+    WORKFLOW_RESOURCE_SAMPLES_KEPT_DAYS: int = Field(default=7, ge=1, le=36_500)
 
     # Triggers: Fernet keys for secrets at rest, newest first; derived from SECRET_KEY where there is none
     WORKFLOW_ENCRYPTION_KEYS: CommaSeparated = []

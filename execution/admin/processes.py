@@ -1,17 +1,20 @@
-"""Workers and beats: who reported, when, and how busy they are. Read only."""
+"""Workers and beats: who reported, when, how busy they are, and the verbs for one worker."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from execution import workers
 from execution.admin import shown
-from execution.admin.base import Listed, ReadOnlyAdmin
+from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, WithNote
 from execution.models import ProcessReport, StepRun
 from execution.queues import ALIVE_SECONDS
 from execution.states import StepState
@@ -24,8 +27,69 @@ def life_of(report: ProcessReport, now: datetime) -> str:
     return "alive" if now - report.seen_at < timedelta(seconds=ALIVE_SECONDS) else "silent"
 
 
+class DrainForm(WithNote):
+    """How one worker is to be drained."""
+
+    ends = forms.BooleanField(label="It ends itself once it runs nothing any more", required=False)
+
+
+def _pause(report: ProcessReport, values: Mapping[str, Any], actor: str) -> Done:
+    workers.pause(report.name, actor=actor, note=values["note"])
+    return Done(f"Worker {report.name} takes nothing new.")
+
+
+def _drain(report: ProcessReport, values: Mapping[str, Any], actor: str) -> Done:
+    workers.drain(report.name, actor=actor, note=values["note"], ends=values["ends"])
+    return Done(f"Worker {report.name} is being drained.")
+
+
+def _resume(report: ProcessReport, values: Mapping[str, Any], actor: str) -> Done:
+    workers.resume(report.name, actor=actor)
+    return Done(f"Worker {report.name} takes work again.")
+
+
+def _consumes(report: ProcessReport) -> bool:
+    return report.kind == "worker" and workers.status_of(report, datetime.now(UTC)) == "active"
+
+
+def _can_be_drained(report: ProcessReport) -> bool:
+    return report.kind == "worker" and workers.status_of(report, datetime.now(UTC)) in {"active", "paused"}
+
+
 @admin.register(ProcessReport)
 class ProcessReportAdmin(ReadOnlyAdmin):
+    verbs = (
+        Verb[ProcessReport](
+            name="pause",
+            label="Pause",
+            icon="pause",
+            permission="execution.pause_processreport",
+            perform=_pause,
+            form=WithNote,
+            danger=True,
+            explanation="This worker takes nothing new until you resume it. What it runs is left to end.",
+            available=_consumes,
+        ),
+        Verb[ProcessReport](
+            name="drain",
+            label="Drain",
+            icon="hourglass_bottom",
+            permission="execution.pause_processreport",
+            perform=_drain,
+            form=DrainForm,
+            danger=True,
+            explanation="It takes nothing new, and tells when it runs nothing any more.",
+            available=_can_be_drained,
+        ),
+        Verb[ProcessReport](
+            name="resume",
+            label="Resume",
+            permission="execution.pause_processreport",
+            perform=_resume,
+            primary=True,
+            available=lambda report: report.wanted != "",
+        ),
+    )
     list_display = ("name", "kind", "life", "load", "queues_served", "seen", "since")
     list_display_links = ("name",)
     list_filter = ("kind",)
@@ -63,7 +127,9 @@ class ProcessReportAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, report: ProcessReport) -> dict[str, Any]:
         running = Listed(("Step", "Attempt", "Since", "Lease until"), empty="It runs no step at the moment.")
-        runs = StepRun.objects.filter(state=StepState.RUNNING, worker=report.name).select_related("execution")[:100]
+        runs = StepRun.objects.filter(state=StepState.RUNNING, worker__startswith=f"{report.name}/").select_related(
+            "execution"
+        )[:100]
         for run in runs:
             running.rows.append(
                 (
@@ -84,7 +150,33 @@ class ProcessReportAdmin(ReadOnlyAdmin):
                 ("Started", shown.instant(report.started_at)),
                 ("Last seen", shown.instant(report.seen_at)),
                 ("Stopped", shown.instant(report.stopped_at)),
+                *self._used(report),
                 *((name, version) for name, version in report.versions.items()),
             ],
             "tables": [("Running now", running)] if report.kind == "worker" else [],
         }
+
+    def _used(self, report: ProcessReport) -> list[tuple[str, Any]]:
+        """What operators want of it, and what it and its host use."""
+        facts: list[tuple[str, Any]] = []
+        if report.wanted:
+            status = workers.status_of(report, datetime.now(UTC))
+            facts.append(
+                ("Wanted", f"{status} by {report.wanted_by}" + f": {report.wanted_note}" * bool(report.wanted_note))
+            )
+        if report.extra_queues:
+            facts.append(("Queues lent to it", ", ".join(report.extra_queues)))
+        used, host = report.resources, report.resources.get("host", {})
+        if used:
+            facts += [
+                ("Processor", f"{used['cpu_percent']:.0f} % of a core, {used['processes']} processes"),
+                ("Memory", f"{used['memory_bytes'] / 1e6:,.0f} MB"),
+                (
+                    "Host's processor",
+                    f"{host['cpu_percent']:.0f} % of {host['cores']:g} cores, load {host['load'][0]:g}",
+                ),
+                ("Host's memory", f"{host['memory_percent']:.0f} % of {host['memory_total'] / 1e9:,.1f} GB"),
+            ]
+        if report.pressure:
+            facts.append(("Pressure", "takes no work" if report.pressure == "full" else "takes only urgent work"))
+        return facts

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from execution import queue_order, queues
+from execution import queue_order, queues, workers
 from execution.api.filters import AuditFilter
 from execution.api.serializers import (
     AuditEntrySerializer,
@@ -18,6 +18,7 @@ from execution.api.serializers import (
     QueueSerializer,
     ReorderSerializer,
     StepRunSerializer,
+    WorkerDrainSerializer,
 )
 from execution.models import AuditEntry, ProcessReport, StepRun
 from scheduling_project.common import clock
@@ -102,24 +103,63 @@ class QueueViewSet(ResourceViewSet):
         return Response(QueueSerializer(state).data)
 
 
+PROCESS = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Name of the worker, such as `w1@host`.")
+
+
 class ProcessViewSet(ResourceViewSet):
-    """Workers and beats that reported in the last day."""
+    """Workers and beats that reported in the last day. A worker is addressed by its name."""
 
     subject = "execution.processreport"
+    action_verbs = {"drain": PAUSE}
     serializer_class = ProcessSerializer
     pagination_class = WholeList
     filter_backends = []
+    lookup_url_kwarg = "id"
 
     @extend_schema(responses=ProcessSerializer(many=True))
     def list(self, request: Request) -> Response:
         """Workers and beats, the living first."""
         now = clock.now()
         reports = list(ProcessReport.objects.filter(seen_at__gt=now - timedelta(days=1)).order_by("kind", "name"))
-        for report in reports:
-            age = (now - report.seen_at).total_seconds()
-            report.alive = report.stopped_at is None and age < queues.ALIVE_SECONDS  # type: ignore[attr-defined]
-        reports.sort(key=lambda report: not report.alive)  # type: ignore[attr-defined]
-        return WholeList.response(ProcessSerializer(reports, many=True).data)
+        shown = [_judged(report, now) for report in reports]
+        shown.sort(key=lambda report: not report.alive)  # type: ignore[attr-defined]
+        return WholeList.response(ProcessSerializer(shown, many=True).data)
+
+    @extend_schema(parameters=[PROCESS], responses=ProcessSerializer)
+    def retrieve(self, request: Request, id: str) -> Response:
+        """One worker."""
+        return self._answer(id)
+
+    @extend_schema(parameters=[PROCESS], request=NoteSerializer, responses=ProcessSerializer)
+    @action(detail=True, methods=["post"])
+    def pause(self, request: Request, id: str) -> Response:
+        """Let this worker take nothing new; what it runs is left to end. It learns of it with its next report."""
+        workers.pause(id, actor=self.actor, note=self.body(NoteSerializer)["note"])
+        return self._answer(id)
+
+    @extend_schema(parameters=[PROCESS], request=WorkerDrainSerializer, responses=ProcessSerializer)
+    @action(detail=True, methods=["post"])
+    def drain(self, request: Request, id: str) -> Response:
+        """Let it take nothing new; `status` is `drained` when it runs nothing any more, and it may then end itself."""
+        workers.drain(id, actor=self.actor, **self.body(WorkerDrainSerializer))
+        return self._answer(id)
+
+    @extend_schema(parameters=[PROCESS], request=None, responses=ProcessSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, id: str) -> Response:
+        """Let it take work again."""
+        workers.resume(id, actor=self.actor)
+        return self._answer(id)
+
+    def _answer(self, name: str) -> Response:
+        return Response(ProcessSerializer(_judged(workers.get(name), clock.now())).data)
+
+
+def _judged(report: ProcessReport, now: datetime) -> ProcessReport:
+    """The report with what its age says of the process."""
+    report.alive = workers.is_alive(report, now)  # type: ignore[attr-defined]
+    report.status = workers.status_of(report, now)  # type: ignore[attr-defined]
+    return report
 
 
 class AuditViewSet(ResourceViewSet):

@@ -7,6 +7,7 @@ from execution.api.dead_letters import DeadLetterViewSet
 from execution.api.executions import ExecutionViewSet
 from execution.api.operations import AuditViewSet, ProcessViewSet, QueueViewSet
 from execution.api.redrive_jobs import RedriveJobViewSet
+from execution.api.resources import ResourcesViewSet
 from execution.api.secrets import SecretViewSet
 from execution.api.workflows import WorkflowViewSet
 from scheduling_project.common.api import OptionalSlashRouter
@@ -20,6 +21,7 @@ router.register("queues", QueueViewSet, basename="queue")
 router.register("pools", PoolViewSet, basename="pool")
 router.register("concurrency-keys", ConcurrencyKeyViewSet, basename="concurrency-key")
 router.register("processes", ProcessViewSet, basename="process")
+router.register("resources", ResourcesViewSet, basename="resource")
 router.register("secrets", SecretViewSet, basename="secret")
 router.register("audit", AuditViewSet, basename="audit")
 

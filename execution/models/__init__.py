@@ -11,7 +11,7 @@ from execution.models.news import News
 from execution.models.redrive import RedriveItem, RedriveJob
 from execution.models.secret import Secret
 from execution.models.step_run import Attempt, StepLog, StepOutput, StepRun
-from execution.models.worker import ProcessReport
+from execution.models.worker import ProcessReport, ResourceSample
 from execution.models.workflow import Workflow, WorkflowVersion
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "RateKey",
     "RedriveItem",
     "RedriveJob",
+    "ResourceSample",
     "Secret",
     "StepLog",
     "StepOutput",

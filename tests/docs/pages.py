@@ -54,6 +54,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_HEARTBEAT_SECONDS": "How often it gives one; at most half the lease.",
         "WORKFLOW_RESCUE_SECONDS": "How often workers look for steps whose lease has run out.",
         "WORKFLOW_SWEEP_SECONDS": "How often workers look for steps that were not sent or not claimed.",
+        "WORKFLOW_REPORT_SECONDS": "How often a worker reports what it does and uses, and learns what is wanted of it.",
         "WORKFLOW_REDISPATCH_SECONDS": "How long a message may stay unclaimed before it is sent again (doubling).",
         "WORKFLOW_MAX_WORKER_DEATHS": "After so many lost workers a step fails as quarantined.",
         "WORKFLOW_IN_FLIGHT_PER_LEVEL": "Most unclaimed messages per queue and priority.",
@@ -64,6 +65,13 @@ SETTINGS: dict[str, dict[str, str]] = {
         "SCHEDULE_CATCH_UP_WINDOW_SECONDS": "Late instants older than this are missed, where a schedule says nothing.",
         "SCHEDULE_CATCH_UP_LIMIT": "Most late instants of one schedule that one catch-up starts.",
         "SCHEDULE_LEDGER_DAYS": "Days for which ledger entries, and the figures of their audits, are kept.",
+    },
+    "Resources": {
+        "WORKFLOW_HOST_CPU_HIGH": "Percent of all cores above which a host takes only priorities 0 to 3; 0: no limit.",
+        "WORKFLOW_HOST_CPU_FULL": "Percent of all cores above which it takes nothing; 0: no limit.",
+        "WORKFLOW_HOST_MEMORY_HIGH": "Percent of the memory above which it takes only priorities 0 to 3; 0: no limit.",
+        "WORKFLOW_HOST_MEMORY_FULL": "Percent of the memory above which it takes nothing; 0: no limit.",
+        "WORKFLOW_RESOURCE_SAMPLE_SECONDS": "How often a measurement is kept for charts.",
     },
     "Operations": {
         "WORKFLOW_AGING_SECONDS": "Due work that waited so long gains one level of priority, and so on; 0: never.",
@@ -78,6 +86,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_AUDIT_KEPT_DAYS": "Days for which audit entries are kept.",
         "WORKFLOW_NEWS_KEPT_DAYS": "Days after which news that nobody took are deleted.",
         "WORKFLOW_PROCESS_REPORTS_KEPT_DAYS": "Days for which workers and beats that are gone are listed.",
+        "WORKFLOW_RESOURCE_SAMPLES_KEPT_DAYS": "Days for which measurements of workers and hosts are kept.",
     },
     "Monitoring": {
         "METRICS_TOKEN": "Whoever sends it as a bearer token may read `/metrics`; at least 16 characters.",

@@ -543,7 +543,7 @@ def test_processes_are_alive_silent_or_stopped(root: Browser) -> None:
     text = root.page(list_url(ProcessReport))
     for life in ("alive", "silent", "stopped"):
         assert f">{life}<" in text
-    factories.make_step_run(state=StepState.RUNNING, worker="lively", label="flow.held")
+    factories.make_step_run(state=StepState.RUNNING, worker="lively/4711", label="flow.held")
     text = root.page(reverse("admin:execution_processreport_change", args=["lively"]))
     assert "flow.held" in text
     assert "5.7" in text
@@ -674,3 +674,33 @@ def test_waiting_step_runs_have_their_reasons_on_the_page(root: Browser) -> None
         waiting_for=WaitingFor.APPROVAL,
     )
     assert "waits for approval" in root.page(page_url(execution))
+
+
+def test_one_worker_is_paused_drained_and_resumed(root: Browser) -> None:
+    worker = ProcessReport.objects.create(
+        name="w@h",
+        kind="worker",
+        host="h",
+        pid=1,
+        slots=2,
+        pressure="high",
+        extra_queues=["io"],
+        resources={
+            "cpu_percent": 12.0,
+            "memory_bytes": 150_000_000,
+            "processes": 3,
+            "host": {"cpu_percent": 40.0, "cores": 4, "load": [1.2], "memory_percent": 61.0, "memory_total": 8e9},
+        },
+    )
+    text = root.page(page_url(worker))
+    for words in ("12 % of a core, 3 processes", "150 MB", "61 % of 8.0 GB", "takes only urgent work", "io"):
+        assert words in text
+    for name, values, wanted in (
+        ("pause", {"note": "kernel"}, "paused"),
+        ("drain", {"note": "", "ends": "on"}, "draining"),
+        ("resume", {}, ""),
+    ):
+        root.post(reverse("admin:execution_processreport_verb", args=["w@h", name]), values)
+        worker.refresh_from_db()
+        assert worker.wanted == wanted
+        assert (f"{wanted} by" in root.page(page_url(worker))) == bool(wanted)

@@ -47,6 +47,7 @@ from execution.api.serializers.operations import (
     ProcessSerializer,
     QueueSerializer,
     ReorderSerializer,
+    WorkerDrainSerializer,
 )
 from execution.api.serializers.workflows import (
     ChangeSerializer,
@@ -101,6 +102,7 @@ __all__ = [
     "StepTaskSerializer",
     "SucceedStepSerializer",
     "WhySerializer",
+    "WorkerDrainSerializer",
     "WorkflowCreateSerializer",
     "WorkflowSerializer",
     "WorkflowSummarySerializer",

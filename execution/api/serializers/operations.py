@@ -7,9 +7,12 @@ from typing import Any
 from rest_framework import serializers
 
 from execution import queue_order
-from execution.api.serializers.common import READ
+from execution.api.serializers.common import READ, NoteSerializer
 from scheduling_project.common.api import StrictSerializer
 from scheduling_project.common.fields import FlagField, ObjectField
+
+#: How a worker or a beat stands.
+STATUSES = ["active", "paused", "draining", "drained", "stopped", "lost"]
 
 
 class AuditEntrySerializer(StrictSerializer):
@@ -94,6 +97,22 @@ class ProcessSerializer(StrictSerializer):
     busy = serializers.IntegerField(**READ)
     versions = ObjectField(**READ)
     alive = FlagField(**READ)
+    status = serializers.ChoiceField(choices=STATUSES, **READ)
+    own_queues = serializers.ListField(child=serializers.CharField(), **READ)
+    extra_queues = serializers.ListField(child=serializers.CharField(), **READ)
+    pressure = serializers.CharField(help_text="`high`: takes only urgent work; `full`: takes none.", **READ)
+    resources = ObjectField(help_text="What it and its host use, as last measured.", **READ)
+    wanted_by = serializers.CharField(**READ)
+    wanted_note = serializers.CharField(**READ)
+    wanted_at = serializers.DateTimeField(allow_null=True, **READ)
+    drained_at = serializers.DateTimeField(allow_null=True, **READ)
     started_at = serializers.DateTimeField(**READ)
     seen_at = serializers.DateTimeField(**READ)
     stopped_at = serializers.DateTimeField(allow_null=True, **READ)
+    lost_at = serializers.DateTimeField(allow_null=True, **READ)
+
+
+class WorkerDrainSerializer(NoteSerializer):
+    """How one worker is to be drained."""
+
+    ends = FlagField(default=False, help_text="It ends itself once it runs nothing any more.")
