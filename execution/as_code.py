@@ -54,7 +54,7 @@ class Applied:
         return "\n".join(lines)
 
 
-class _DryRun(Exception):
+class DryRun(Exception):
     """Rolls a dry run back."""
 
 
@@ -110,8 +110,8 @@ def apply(
             if problems:
                 raise InvalidInput("Nothing was applied.", fields=problems)
             if dry_run:
-                raise _DryRun
-    except _DryRun:
+                raise DryRun
+    except DryRun:
         pass
     return applied
 

@@ -208,6 +208,67 @@ def prune(*, now: datetime | None = None, using: str = "default", seconds: float
     return done
 
 
+# As the statements above choose, without their locks and their limit.
+COUNT: Final = f"""
+SELECT
+  (SELECT count(*) FROM (
+      SELECT id FROM ({OLD_EXECUTIONS.replace("FOR UPDATE OF e SKIP LOCKED", "")}) old WHERE %(by_age)s::bool
+      UNION
+      SELECT id FROM ({SURPLUS_EXECUTIONS.replace("FOR UPDATE OF e SKIP LOCKED", "")}) surplus WHERE %(by_count)s::bool
+  ) chosen) AS executions,
+  (SELECT count(*) FROM execution_deadletter d
+   WHERE d.decided_at < %(decided)s::timestamptz AND d.state IN ('resolved', 'discarded')
+     AND NOT EXISTS (SELECT 1 FROM execution_redriveitem i JOIN execution_redrivejob j ON j.id = i.job_id
+                     WHERE i.letter_id = d.id AND j.state = 'running')) AS dead_letters,
+  (SELECT count(*) FROM execution_deadletter
+   WHERE state = 'open' AND created_at < %(expired)s::timestamptz) AS expired,
+  (SELECT count(*) FROM execution_redrivejob WHERE finished_at < %(decided)s::timestamptz) AS redrive_jobs,
+  (SELECT count(*) FROM execution_auditentry WHERE created_at < %(audit)s::timestamptz) AS audit_entries,
+  (SELECT count(*) FROM execution_news WHERE created_at < %(news)s::timestamptz) AS news,
+  (SELECT count(*) FROM execution_idempotencykey WHERE created_at < %(answers)s::timestamptz) AS idempotency_keys,
+  (SELECT count(*) FROM execution_processreport WHERE seen_at < %(reports)s::timestamptz) AS process_reports,
+  (SELECT count(*) FROM execution_concurrencykey o
+   WHERE o.used = 0 AND o.updated_at < %(day)s::timestamptz AND NOT EXISTS (
+       SELECT 1 FROM execution_execution e
+       WHERE e.concurrency_key = o.key AND e.finished_at IS NULL AND NOT e.key_held AND e.concurrency_key <> ''))
+  + (SELECT count(*) FROM execution_ratekey
+     WHERE tat < %(day)s::timestamptz AND next_wake_at < %(day)s::timestamptz) AS keys
+"""
+#: A LIMIT that limits nothing.
+ALL: Final = 2_000_000_000
+
+
+def count(*, now: datetime | None = None, using: str = "default") -> Pruned:
+    """What `prune` would delete now, without deleting it. What hangs on an execution is not counted apart.
+
+    Reads whole tables where no index tells: for people who ask, not for every hour.
+    """
+    instant = now or engine.now(using=using)
+
+    def before(age: int | timedelta) -> datetime:
+        """The end of what is deleted; an age of 0 days means for ever."""
+        return instant - (timedelta(days=age or 365_000) if isinstance(age, int) else age)
+
+    kept, failed_kept = settings.WORKFLOW_EXECUTIONS_KEPT_DAYS, settings.WORKFLOW_FAILED_EXECUTIONS_KEPT_DAYS
+    params = {
+        "before": before(kept),
+        "failed_before": before(failed_kept),
+        "by_age": bool(kept or failed_kept),
+        "kept": settings.WORKFLOW_EXECUTIONS_KEPT_COUNT,
+        "by_count": bool(settings.WORKFLOW_EXECUTIONS_KEPT_COUNT),
+        "limit": ALL,
+        "decided": before(settings.WORKFLOW_DEAD_LETTERS_KEPT_DAYS),
+        "expired": before(settings.WORKFLOW_DEAD_LETTERS_EXPIRE_DAYS),
+        "audit": before(settings.WORKFLOW_AUDIT_KEPT_DAYS),
+        "news": before(settings.WORKFLOW_NEWS_KEPT_DAYS),
+        "answers": before(idempotency.KEPT_FOR),
+        "reports": before(settings.WORKFLOW_PROCESS_REPORTS_KEPT_DAYS),
+        "day": before(timedelta(days=1)),
+    }
+    (row,) = engine.fetch_all(COUNT, params, using=using)
+    return Pruned(**row._asdict())
+
+
 def _expiry_note() -> str:
     return f"expired: nobody decided within {settings.WORKFLOW_DEAD_LETTERS_EXPIRE_DAYS} days"
 

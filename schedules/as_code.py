@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Field, QuerySet
 
 from execution import audit
+from execution.as_code import Applied, DryRun
 from schedules import lifecycle, values
 from schedules.models import Schedule
 from schedules.states import PauseKind
@@ -18,20 +18,6 @@ from scheduling_project.common.errors import DomainError, InvalidInput
 #: Label of schedules that `apply` made; only those are pruned.
 MANAGED = "managed-by"
 MANAGER = "schedules-apply"
-
-
-@dataclass(slots=True)
-class Applied:
-    """What was, or (dry run) would be done, by name; per updated schedule its differences."""
-
-    created: list[str] = field(default_factory=list)
-    updated: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unchanged: list[str] = field(default_factory=list)
-    pruned: list[str] = field(default_factory=list)
-
-
-class _DryRun(Exception):
-    """Rolls a dry run back."""
 
 
 def export(schedules: QuerySet[Schedule]) -> list[dict[str, Any]]:
@@ -112,8 +98,8 @@ def apply(
                     lifecycle.delete(stray.pk, actor=actor, note="pruned by apply", using=using)
                     applied.pruned.append(stray.name)
             if dry_run:
-                raise _DryRun
-    except _DryRun:
+                raise DryRun
+    except DryRun:
         pass
     return applied
 

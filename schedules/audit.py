@@ -237,6 +237,21 @@ RETURNING id
 """
 
 
+def prunable(*, using: str = "default") -> int:
+    """How many ledger entries `prune` would delete now."""
+    oldest = engine.now(using=using) - timedelta(days=settings.SCHEDULE_LEDGER_DAYS)
+    (row,) = engine.fetch_all(PRUNABLE, {"oldest": oldest}, using=using)
+    return int(row.entries)
+
+
+PRUNABLE = """
+SELECT count(*) AS entries FROM schedules_schedulefire f
+WHERE f.recorded_at < %(oldest)s::timestamptz AND f.outcome <> 'buffered' AND EXISTS (
+    SELECT 1 FROM schedules_schedulefire later
+    WHERE later.schedule_id = f.schedule_id AND later.scheduled_for > f.scheduled_for)
+"""
+
+
 def _audit_chunk(
     rows: Sequence[tuple[UUID, str, datetime]], since: datetime, until: datetime, using: str
 ) -> tuple[list[Finding], int]:

@@ -97,6 +97,29 @@ def prune(*, now: datetime | None = None, using: str = "default") -> Pruned:
     )
 
 
+_COUNT: Final = """
+SELECT
+  (SELECT count(*) FROM triggers_event e
+   WHERE e.received_at < %(before)s::timestamptz AND NOT EXISTS (
+       SELECT 1 FROM triggers_activation a WHERE a.event_id = e.id AND a.state IN ('waiting', 'failed'))) AS events,
+  (SELECT count(*) FROM triggers_delivery
+   WHERE event_id IS NULL AND received_at < %(before)s::timestamptz) AS refusals,
+  (SELECT count(*) FROM triggers_endpointsecret WHERE expires_at < %(now)s::timestamptz) AS secrets,
+  (SELECT count(*) FROM triggers_throttle WHERE arrival_at < %(now)s::timestamptz - interval '1 day') AS throttles,
+  (SELECT count(*) FROM triggers_pendinggroup g
+   WHERE g.closed_at < %(before)s::timestamptz
+     AND NOT EXISTS (SELECT 1 FROM triggers_activation a WHERE a.group_id = g.id)) AS groups
+"""
+
+
+def count(*, now: datetime | None = None, using: str = "default") -> Pruned:
+    """What `prune` would delete now, without deleting it."""
+    instant = now or engine.now(using=using)
+    before = instant - timedelta(days=settings.WORKFLOW_EVENTS_KEPT_DAYS)
+    (row,) = engine.fetch_all(_COUNT, {"now": instant, "before": before}, using=using)
+    return Pruned(**row._asdict())
+
+
 def _in_slices(sql: str, params: dict[str, object], using: str) -> int:
     total = 0
     while True:

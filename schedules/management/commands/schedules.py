@@ -205,19 +205,7 @@ class Command(BaseCommand):
                 dry_run=options["dry_run"],
                 progress=progress,
             )
-        for name in applied.created:
-            self.stdout.write(f"+ {name}")
-        for name, difference in applied.updated.items():
-            self.stdout.write(f"~ {name}")
-            for label, change in difference.items():
-                self.stdout.write(f"    {label}: {json.dumps(change['before'])} → {json.dumps(change['after'])}")
-        for name in applied.pruned:
-            self.stdout.write(f"- {name}")
-        done = "would be" if options["dry_run"] else "were"
-        self.stdout.write(
-            f"{len(applied.created)} {done} created, {len(applied.updated)} changed, {len(applied.pruned)} deleted; "
-            f"{len(applied.unchanged)} are as they should be."
-        )
+        self.stdout.write(applied.as_text(dry_run=options["dry_run"]))
 
     def do_reconcile(self, options: dict[str, Any]) -> None:
         done = periodic_tasks.reconcile()
