@@ -11,7 +11,7 @@ UV ?= uv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run stop reset test check static lint types imports migrations bench drills lock clean
+.PHONY: help install install-dev run stop reset test check static lint types imports migrations audit bench drills lock clean
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,7 +42,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-static: lint types imports migrations ## Check all that can be checked without running it
+static: lint types imports migrations audit ## Check all that can be checked without running it
 
 check: static ## Run all that the continuous integration runs
 	@$(MAKE) --no-print-directory test COVERAGE=1
@@ -59,6 +59,9 @@ imports: install-dev ## Check who imports whom (import-linter)
 
 migrations: install-dev ## Check that the migrations match the models
 	$(BIN)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run --skip-checks
+
+audit: install-dev ## Check that the locks are pinned and hashed and what is installed is what they say
+	$(BIN)/python .ci/audit-dependencies
 
 bench: install-dev ## Measure, and write the figures to tests/benchmarks/results
 	$(BIN)/python -m tests.benchmarks
