@@ -8,6 +8,7 @@ from uuid import UUID
 
 from execution import engine, signals
 from execution.fingerprints import fingerprint
+from execution.finishing import letter_news
 from execution.queue import CLOCK
 from execution.states import ExecutionState
 from scheduling_project.common.ids import uuid7
@@ -47,14 +48,16 @@ held AS MATERIALIZED (
     UPDATE execution_deadletter d SET state = 'open' FROM failed
     WHERE d.state = 'redriving' AND d.step_run_id IS NOT NULL
       AND (d.execution_id = failed.id OR (failed.source_kind = 'redrive' AND d.redrive_execution_id = failed.id))
-)
-INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
-    traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
-SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'unrunnable', %(error_type)s::text, %(reason)s::text, '',
-    %(fingerprint)s::text, 0, '', 'open', '', 0, '', clock.now FROM failed, clock
-ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
-SET state = 'open', error = excluded.error
-RETURNING execution_id
+), lettered AS (
+    INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
+        traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
+    SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'unrunnable', %(error_type)s::text, %(reason)s::text, '',
+        %(fingerprint)s::text, 0, '', 'open', '', 0, '', clock.now FROM failed, clock
+    ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
+    SET state = 'open', error = excluded.error
+    RETURNING id, execution_id, workflow_id, step_name, reason, error_type, fingerprint
+){letter_news("lettered")}
+SELECT execution_id FROM lettered
 """
 
 

@@ -29,6 +29,23 @@ class Part(enum.Flag):
 
 EVERYTHING = ~Part(0)
 
+#: Topic of the news of a new dead letter.
+LETTER_TOPIC = "dead_letter"
+
+
+def letter_news(letters: str) -> str:
+    """A part of a statement that leaves news of the new letter among the rows that `letters` returns.
+
+    A letter that was there before and is open again keeps its own id, which tells them apart.
+    """
+    return f""", letter_news AS (
+    INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
+    SELECT '{LETTER_TOPIC}', l.execution_id, l.id::text, jsonb_build_object('fingerprint', l.fingerprint,
+        'workflow_id', l.workflow_id, 'step', l.step_name, 'reason', l.reason, 'error_type', l.error_type), clock.now
+    FROM {letters} l, clock WHERE l.id = %(letter_id)s::uuid
+)"""
+
+
 # Race: the same step finished twice (zombie and rescuer's successor, finish and cancel): the guard names the token
 # (or the waiting state), and the execution's row is locked before, so whoever comes second re-reads a changed row.
 _FENCED = """
@@ -95,8 +112,8 @@ _LETTERED = """, lettered AS (
     SET state = 'open', reason = excluded.reason, error_type = excluded.error_type, error = excluded.error,
         traceback = excluded.traceback, fingerprint = excluded.fingerprint, step_input = excluded.step_input,
         attempts = excluded.attempts, worker = excluded.worker
-    RETURNING id
-)"""
+    RETURNING id, execution_id, workflow_id, step_name, reason, error_type, fingerprint
+)""" + letter_news("lettered")
 
 _RESOLVED = """, resolved AS (
     UPDATE execution_deadletter d SET state = 'resolved', decided_at = clock.now

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from execution import engine
+from execution.finishing import letter_news
 from execution.queue import CLOCK, Hint
 from scheduling_project.common.ids import uuid7
 
@@ -170,20 +171,23 @@ FAIL_OUTPUT = f"""
 WITH {CLOCK},
 failed AS (
     UPDATE execution_execution SET state = 'failed', failed_steps = failed_steps + 1, state_reason = %(reason)s::text
-    WHERE id = %(id)s::uuid AND state = 'succeeded' RETURNING id, workflow_id, source_kind
+    WHERE id = %(id)s::uuid AND state = 'succeeded' RETURNING id, workflow_id, source_kind, news_topic
 ), told AS (
     UPDATE execution_news n SET data = jsonb_build_object('state', 'failed') FROM failed
-    WHERE n.execution_id = failed.id
+    WHERE n.execution_id = failed.id AND n.topic = failed.news_topic
 ), redriven AS (
     UPDATE execution_deadletter d SET state = 'open', decided_at = NULL FROM failed
     WHERE failed.source_kind = 'redrive' AND d.redrive_execution_id = failed.id AND d.state = 'resolved'
-)
-INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
-    traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
-SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s::text, '',
-    %(fingerprint)s::text, 0, '', 'open', '', 0, '', clock.now FROM failed, clock
-ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
-SET state = 'open', error = excluded.error
+), lettered AS (
+    INSERT INTO execution_deadletter (id, execution_id, step_run_id, workflow_id, step_name, reason, error_type, error,
+        traceback, fingerprint, attempts, worker, state, note, redrives, decided_by, created_at)
+    SELECT %(letter_id)s::uuid, id, NULL, workflow_id, '', 'output', 'ExpressionError', %(reason)s::text, '',
+        %(fingerprint)s::text, 0, '', 'open', '', 0, '', clock.now FROM failed, clock
+    ON CONFLICT (execution_id, step_run_id) WHERE state IN ('open', 'redriving') DO UPDATE
+    SET state = 'open', error = excluded.error
+    RETURNING id, execution_id, workflow_id, step_name, reason, error_type, fingerprint
+){letter_news("lettered")}
+SELECT id FROM lettered
 """
 
 

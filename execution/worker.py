@@ -27,6 +27,7 @@ from celery.worker.request import Request
 from django.conf import settings
 
 from execution import (
+    alerts,
     children,
     concurrency,
     dispatch,
@@ -244,6 +245,7 @@ def _timers() -> None:
     children.settle_ended()
     children.cancel_orphans()
     concurrency.release()
+    alerts.tell()
 
 
 def _redrives() -> float | None:

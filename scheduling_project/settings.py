@@ -214,6 +214,7 @@ SPECTACULAR_SETTINGS = {
         "ActivationState": "triggers.states.ActivationState",
         "EndpointState": "triggers.states.EndpointState",
         "DeliveryOutcome": "triggers.states.DeliveryOutcome",
+        "BackfillState": "schedules.states.BackfillState",
         "ScheduleState": [(name, name) for name in ("active", "paused", "finished", "error", "stopped")],
     },
     "POSTPROCESSING_HOOKS": [

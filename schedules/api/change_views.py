@@ -91,7 +91,11 @@ class ChangesMixin(ResourceViewSet):
         found = conflict_facts.of(self.get_object())
         return Response(ConflictsSerializer(_shown_found(found)).data)
 
-    @extend_schema(parameters=[ConflictQuerySerializer, *NARROWING], responses=ConflictsSerializer)
+    @extend_schema(
+        operation_id="schedules_conflicts_all",
+        parameters=[ConflictQuerySerializer, *NARROWING],
+        responses=ConflictsSerializer,
+    )
     @action(detail=False, pagination_class=None)
     def conflicts(self, request: Request) -> Response:
         """What gets in each other's way among the active schedules, or those that the filters leave."""

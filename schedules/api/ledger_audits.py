@@ -55,7 +55,7 @@ class LedgerAuditSerializer(StrictSerializer):
 class LedgerAuditActions(ResourceViewSet):
     """What the ledger's auditor has found."""
 
-    @extend_schema(responses=LedgerFindingSerializer(many=True))
+    @extend_schema(operation_id="schedules_ledger_findings_list", responses=LedgerFindingSerializer(many=True))
     @action(detail=False, filterset_class=None, url_path="audit", url_name="ledger-findings")
     def ledger_findings(self, request: Request) -> Response:
         """Where the ledger differed from the instants derived anew, the newest first; each difference once."""

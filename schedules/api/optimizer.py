@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -167,7 +168,7 @@ class OptimizerViewSet(ResourceViewSet):
         shown = {"before": found.before, "after": found.after, "curve": found.curve}
         return Response(WhatIfResultSerializer(shown).data)
 
-    @extend_schema(parameters=[DAYS], responses=ObjectField())
+    @extend_schema(parameters=[DAYS], responses=OpenApiTypes.OBJECT)
     @action(detail=False)
     def patterns(self, request: Request) -> Response:
         """Durations, failures, retries, waiting and cost per workflow and step, and what is not as it used to be."""

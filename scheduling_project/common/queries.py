@@ -7,6 +7,7 @@ name. ``?fields=id,state`` leaves only those members in the answer, or in each o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from scheduling_project.common.errors import InvalidInput
 
 FIELDS: Final = "fields"
 MAX_FIELDS: Final = 200
+#: What the framework calls the answer to OPTIONS, which is no operation of the document.
+METADATA: Final = "metadata"
 
 _known: dict[tuple[type, str], Known] = {}
 
@@ -36,7 +39,7 @@ def check(request: Request, view: Any) -> None:
     Raises:
         InvalidInput: naming each such parameter, or the member that ``fields`` asks for and no answer has.
     """
-    if not request.query_params or getattr(view, "action", None) is None:
+    if not request.query_params or getattr(view, "action", None) in (None, METADATA):
         return
     known = known_of(view, "GET" if request.method == "HEAD" else str(request.method))
     unknown = {
@@ -104,7 +107,8 @@ def members_of(schema: Any) -> set[str]:
 def _schema_of(view: Any, method: str) -> Any:
     """drf-spectacular's description of the present action, as its generator would make it."""
     described = getattr(getattr(view, view.action, None), "kwargs", {}).get("schema")
-    schema = described() if described is not None else view.schema
+    # The view's own description is shared by all requests of the process: a copy is changed, never the original.
+    schema = described() if described is not None else copy(view.schema)
     schema.view, schema.method = view, method
     schema.path = schema.path_regex = schema.path_prefix = ""
     schema.registry = ComponentRegistry()

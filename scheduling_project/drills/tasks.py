@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from celery import Task
@@ -86,6 +88,25 @@ def ask_again(self: Task[Any, Any], countdown: float = 1.0, times: int = 1) -> i
     if self.request.retries < times:
         raise self.retry(exc=Flaky("not yet"), countdown=countdown)
     return int(self.request.retries)
+
+
+@step_task(name="drill.until_mended")
+def until_mended(path: str, mended: str) -> str:
+    """Fail for good until the file `mended` is there, then note the effect."""
+    if not os.path.exists(mended):
+        raise Poisoned("not mended yet")
+    note(path, "end")
+    return "mended"
+
+
+@step_task(name="drill.use_secret")
+def use_secret(token: str, path: str) -> dict[str, Any]:
+    """Prove, outside the system, that the value came; then give it away in every way that a careless step may."""
+    Path(path).write_text(hashlib.sha256(token.encode()).hexdigest())
+    context = current()
+    if context is not None:
+        context.log(f"signed in with {token}")
+    raise Poisoned(f"the other side refused {token}")
 
 
 @step_task(name="drill.misbehave")

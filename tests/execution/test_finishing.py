@@ -13,7 +13,7 @@ SUCCESS = Ending(state=StepState.SUCCEEDED, attempt_state=AttemptState.SUCCEEDED
 TABLES = {
     "execution_stepoutput": Part.OUTPUT,
     "execution_deadletter": Part.LETTER | Part.REDRIVE,
-    "execution_news": Part.NEWS,
+    "execution_news": Part.NEWS | Part.LETTER,
 }
 
 

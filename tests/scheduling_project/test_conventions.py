@@ -8,6 +8,7 @@ import re
 from typing import Any, Final
 
 import pytest
+from drf_spectacular import drainage
 from drf_spectacular.generators import SchemaGenerator
 
 from scheduling_project.common import queries
@@ -152,3 +153,24 @@ def test_every_post_that_creates_or_starts_takes_an_idempotency_key() -> None:
 
 def test_sparse_answers_of_other_shapes() -> None:
     assert queries.sparse([{"a": 1, "b": 2}], frozenset({"a"})) == [{"a": 1}]
+
+
+def test_the_document_is_made_without_a_warning() -> None:
+    with drainage.GENERATOR_STATS.silence():
+        drainage.reset_generator_stats()
+        SchemaGenerator().get_schema(public=True)
+        said = drainage.GENERATOR_STATS
+        assert (list(said._warn_cache), list(said._error_cache)) == ([], [])
+
+
+@pytest.mark.parametrize("method", ["get", "head", "options"])
+def test_whatever_is_read_with_whatever_query_is_answered(
+    api: Api, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "_known", {})  # as in a process that this very request is the first for
+    answers = {
+        f"{method} {path}{query}": send(api, method, filled(path) + query).status_code
+        for path in (path for each, path, _ in operations() if each == "get")
+        for query in ("", "?page_size=2", "?surely=unknown")
+    }
+    assert {request: status for request, status in answers.items() if status >= 500} == {}
