@@ -344,7 +344,7 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
     }
     match decision.decision:
         case Decision.RETRY | Decision.SNOOZE:
-            return _again(claim, decision, details, described)
+            return schedule_retry(claim, decision, details, described)
         case Decision.CANCEL:
             ending = advance.ending_of(
                 plan,
@@ -397,7 +397,8 @@ def failed_ending(
     )
 
 
-def _again(claim: Claim, decision: RetryDecision, details: dict[str, Any], described: str) -> Report:
+def schedule_retry(claim: Claim, decision: RetryDecision, details: dict[str, Any], described: str) -> Report:
+    """Put a step run back, due when the decision says: charged for a retry, uncharged for a snooze."""
     retry = decision.decision is Decision.RETRY
     written = queue.reschedule(
         claim.id,
