@@ -89,6 +89,22 @@ def conclude_held(
         redrives, tells: what its claim knew of dead letters and listeners; true for one who does not know.
     """
     step = plan.steps[name]
+    parts = queue.parts_of(ending, is_item=is_item, redrives=redrives, tells=tells)
+    if is_item:
+        # Nothing is to be decided until the last item ends: until then the one statement is the transaction.
+        finished = queue.finish(
+            step_run_id,
+            execution_id=execution_id,
+            token=token,
+            ending=ending,
+            parts=parts,
+            expired=expired,
+            spares_last=True,
+            now=now,
+        )
+        if finished is not None:
+            follow(execution_id, plan, finished, now=now)
+            return finished
     # Without anything to decide the one statement is the transaction.
     simple = (
         not is_item
@@ -102,7 +118,7 @@ def conclude_held(
             execution_id=execution_id,
             token=token,
             ending=ending,
-            parts=queue.parts_of(ending, is_item=is_item, redrives=redrives, tells=tells),
+            parts=parts,
             expired=expired,
             now=now,
         )

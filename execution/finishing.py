@@ -46,12 +46,22 @@ def letter_news(letters: str) -> str:
 )"""
 
 
-# Race: the same step finished twice (zombie and rescuer's successor, finish and cancel): the guard names the token
-# (or the waiting state), and the execution's row is locked before, so whoever comes second re-reads a changed row.
-_FENCED = """
+_HELD = """
 held AS MATERIALIZED (
     SELECT e.id, e.workflow_id FROM execution_execution e WHERE e.id = %(execution_id)s::uuid FOR NO KEY UPDATE
-), fenced AS (
+)"""
+
+# Race: the last two items of a fan-out end at once, each believing that the other will be the last. The count is read
+# under the parent's lock (and re-read by whoever waited for it), after the execution's, as in every order of locking.
+_COUNTED = """, counted AS MATERIALIZED (
+    SELECT p.items_open FROM held, execution_steprun p
+    WHERE p.id = (SELECT i.parent_id FROM execution_steprun i WHERE i.id = %(id)s::uuid)
+    FOR NO KEY UPDATE OF p
+)"""
+
+# Race: the same step finished twice (zombie and rescuer's successor, finish and cancel): the guard names the token
+# (or the waiting state), and the execution's row is locked before, so whoever comes second re-reads a changed row.
+_FENCED = """, fenced AS (
     UPDATE execution_steprun s
     SET state = %(state)s::text, state_reason = %(reason)s::text, waiting_for = NULL, lease_token = NULL,
         lease_until = NULL, last_token = coalesce(s.lease_token, s.last_token), finished_at = clock.now,
@@ -172,8 +182,11 @@ _HINT = "json_build_array(id, label, queue, priority, timeout, attempt)"
 
 
 @cache
-def statement(guard: str, parts: Part = EVERYTHING) -> str:
+def statement(guard: str, parts: Part = EVERYTHING, *, spares_last: bool = False) -> str:
     """The finishing statement of `parts`, for the step runs (``s``) that `guard` lets through.
+
+    Args:
+        spares_last: it ends no item that is the last open one of its fan-out.
 
     Its row, if it ended one: parent_id, parent_items_open, ready, ripe, next_item, execution_state, frees.
     """
@@ -182,7 +195,9 @@ def statement(guard: str, parts: Part = EVERYTHING) -> str:
     skipped = step and Part.DOOMED in parts
     redrive = Part.REDRIVE in parts
     ctes = [
-        _FENCED.replace("{guard}", guard),
+        _HELD,
+        _COUNTED if spares_last else "",
+        _FENCED.replace("{guard}", f"{guard} AND (SELECT items_open FROM counted) > 1" if spares_last else guard),
         _KEPT if Part.OUTPUT in parts else "",
         _FREED if freed else "",
         _SKIPPED if skipped else "",

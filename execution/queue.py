@@ -312,6 +312,7 @@ def finish(
     ending: Ending,
     parts: Part | None = None,
     expired: bool = False,
+    spares_last: bool = False,
     now: datetime | None = None,
 ) -> Finished | None:
     """End a running step run that `token` holds; None when it is not held any more.
@@ -319,8 +320,10 @@ def finish(
     Args:
         parts: what it can touch (`parts_of`); None when nothing but the ending is known.
         expired: only if its lease has also run out (the rescuer's guard).
+        spares_last: only if it is an item and other items of its fan-out are still open: None for the last one.
     """
-    sql = finishing.statement(HELD_AND_EXPIRED if expired else HELD, parts_of(ending) if parts is None else parts)
+    guard = HELD_AND_EXPIRED if expired else HELD
+    sql = finishing.statement(guard, parts_of(ending) if parts is None else parts, spares_last=spares_last)
     params = ending_params(ending) | {"id": step_run_id, "execution_id": execution_id, "token": token, "now": now}
     return finished_of(engine.fetch_one(sql, params))
 

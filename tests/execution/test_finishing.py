@@ -27,6 +27,8 @@ def test_the_usual_end_is_short_enough_for_the_driver_to_keep_its_parsed_form() 
     usual = statement(queue.HELD, queue.parts_of(SUCCESS, is_item=False, redrives=False, tells=False))
     assert len(usual) < 4096  # psycopg parses longer statements anew at every call
     assert usual.count("UPDATE execution_steprun") == 1
+    of_an_item = queue.parts_of(SUCCESS, is_item=True, redrives=False, tells=False)
+    assert len(statement(queue.HELD, of_an_item, spares_last=True)) < 4096
 
 
 def test_an_item_is_counted_by_its_parent_and_a_step_by_its_execution() -> None:

@@ -254,6 +254,15 @@ def test_items_of_a_bounded_fan_out_that_end_together_each_free_the_next(race: R
         assert flow.fresh(execution).state == "succeeded"
 
 
+def test_two_last_items_never_both_leave_the_fan_in_to_the_other(race: Race) -> None:
+    for _ in ROUNDS:
+        execution = flow.begin({"a": flow.http(for_each=[1, 2, 3]), "end": flow.http("a")})
+        claims = [flow.held(execution, "a", index) for index in range(3)]
+        assert all(race(*[lambda held=held: flow.finish(held) for held in claims]))
+        assert (flow.step(execution, "a").state, flow.step(execution, "end").state) == ("succeeded", "queued")
+        assert flow.step(execution, "a").items_open == 0
+
+
 def test_a_fan_out_of_two_hundred_fans_in_once_from_eight_threads(race: Race) -> None:
     execution = flow.begin(
         {"each": flow.http(for_each=list(range(200))), "after": flow.http("each")}, options={"news_topic": "test"}
