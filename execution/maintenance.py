@@ -119,7 +119,7 @@ def _time_out(row: Expired, *, now: datetime | None) -> bool | None:
 def _fail(row: Expired, decision: RetryDecision, *, letter: str, died: bool, now: datetime | None) -> bool | None:
     plan = plan_by_id(row.version_id)
     step = plan.steps[row.name]
-    ending = runner.failed_ending(
+    ending = runner.move_to_dead_letter(
         plan,
         step,
         letter=letter,

@@ -356,7 +356,7 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
             )
             outcome = Outcome.CANCELLED
         case _:
-            ending = failed_ending(
+            ending = move_to_dead_letter(
                 plan,
                 step,
                 letter="timed_out" if isinstance(error, SoftTimeLimitExceeded) else "failed",
@@ -371,7 +371,7 @@ def apply_decision(claim: Claim, plan: Plan, step: StepPlan, performed: _Perform
     return Report(outcome, failure.message, error=described)
 
 
-def failed_ending(
+def move_to_dead_letter(
     plan: Plan,
     step: StepPlan,
     *,
@@ -381,7 +381,10 @@ def failed_ending(
     step_input: Any = None,
     **more: Any,
 ) -> queue.Ending:
-    """The ending of a step run that fails for good, with its dead letter unless the definition handles it."""
+    """How a step run that fails for good ends: among the dead letters, unless the definition handles it.
+
+    The ending and its letter are written together by the finishing statement, so no crash comes between them.
+    """
     return advance.ending_of(
         plan,
         step,
