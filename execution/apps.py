@@ -8,4 +8,4 @@ class ExecutionConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from execution import worker  # noqa: F401 - connects the worker's signals
+        from execution import worker_signals  # noqa: F401 - connects them

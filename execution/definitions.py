@@ -12,12 +12,12 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from threading import Lock
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from django.conf import settings
-from jsonschema import Draft202012Validator
 
 from execution import json_schemas, patterns, priority
 from execution.definition_schema import DEFINITION_SCHEMA, SECTIONS, STEP_KINDS, STEP_NAME
@@ -29,10 +29,11 @@ from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.json_values import MAX_DEPTH, too_deep
 
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
 __all__ = ["DEFINITION_SCHEMA", "check", "check_queue", "check_retry_policy", "problems_of", "validate_input"]
 
-_DEFINITION: Final = json_schemas.validator(DEFINITION_SCHEMA)
-_RETRY_POLICY: Final = json_schemas.validator({**POLICY_SCHEMA, "$defs": {"failures": FAILURES_SCHEMA}})
 _STEP_NAME: Final = re.compile(STEP_NAME)
 _SCOPE: Final = ("input", "steps", "execution")
 _EXPRESSION: Final = "${{"
@@ -40,6 +41,16 @@ _EXPRESSION: Final = "${{"
 VALIDATORS_KEPT: Final = 500
 _validators: OrderedDict[UUID, Draft202012Validator | None] = OrderedDict()
 _lock = Lock()
+
+
+@cache
+def _definition_validator() -> Draft202012Validator:
+    return json_schemas.validator(DEFINITION_SCHEMA)
+
+
+@cache
+def _retry_policy_validator() -> Draft202012Validator:
+    return json_schemas.validator({**POLICY_SCHEMA, "$defs": {"failures": FAILURES_SCHEMA}})
 
 
 def check(definition: Any, *, at: str = "", workflow: str = "") -> None:
@@ -69,7 +80,7 @@ def problems_of(definition: Any, *, workflow: str = "") -> Problems:
     if size > settings.WORKFLOW_MAX_PAYLOAD_BYTES:
         return {"": [f"is {size} bytes of JSON; at most {settings.WORKFLOW_MAX_PAYLOAD_BYTES} are kept"]}
     # The meaning is only looked at where the shape is right: every message then has one cause.
-    return json_schemas.value_problems(_DEFINITION, definition) or _meaning(definition, workflow)
+    return json_schemas.value_problems(_definition_validator(), definition) or _meaning(definition, workflow)
 
 
 def check_retry_policy(policy: Any, *, at: str = "retry_policy") -> None:
@@ -78,7 +89,7 @@ def check_retry_policy(policy: Any, *, at: str = "retry_policy") -> None:
     Raises:
         InvalidInput: with a rule per dotted path below `at`.
     """
-    problems = {} if policy is None else json_schemas.value_problems(_RETRY_POLICY, policy, at=at)
+    problems = {} if policy is None else json_schemas.value_problems(_retry_policy_validator(), policy, at=at)
     if problems:
         raise InvalidInput("The retry policy is not valid.", fields=problems)
 

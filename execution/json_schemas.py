@@ -10,15 +10,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
-
-from jsonschema import Draft202012Validator, FormatChecker, SchemaError
-from jsonschema.exceptions import ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from scheduling_project.common.json_values import MAX_DEPTH, too_deep
+
+if TYPE_CHECKING:  # loaded where something is checked: several MB, which a beat does without
+    from jsonschema import Draft202012Validator, FormatChecker
+    from jsonschema.exceptions import ValidationError
 
 Problems = dict[str, list[str]]
 
@@ -26,7 +25,6 @@ MAX_PROBLEMS: Final = 50
 MAX_PATTERN: Final = 500
 MAX_SHOWN: Final = 80
 
-_FORMATS: Final = FormatChecker(("date", "email", "ipv4", "ipv6", "uuid"))
 _RFC3339: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -34,7 +32,15 @@ _REF_KEYS: Final = ("$ref", "$dynamicRef")
 _REPEATED_REPEAT: Final = re.compile(r"\((?:\?:)?(?:\\.|\[[^\]]*\]|[^()\\])(?:[+*]|\{[0-9]+,\})\)(?:[+*]|\{[0-9]+,)")
 
 
-@_FORMATS.checks("date-time", raises=ValueError)
+@cache
+def _formats() -> FormatChecker:
+    from jsonschema import FormatChecker
+
+    formats = FormatChecker(("date", "email", "ipv4", "ipv6", "uuid"))
+    formats.checks("date-time", raises=ValueError)(_is_date_time)
+    return formats
+
+
 def _is_date_time(value: object) -> bool:
     """RFC 3339, section 5.6. The library's own check needs a package more."""
     if not isinstance(value, str):
@@ -62,11 +68,16 @@ def dotted(*parts: str | int) -> str:
 
 def validator(schema: Mapping[str, Any]) -> Draft202012Validator:
     """A validator of a schema that `schema_problems` has accepted. It never reads anything from the network."""
-    return Draft202012Validator(schema, registry=Registry(), format_checker=_FORMATS)
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    return Draft202012Validator(schema, registry=Registry(), format_checker=_formats())
 
 
 def value_problems(check: Draft202012Validator, value: Any, *, at: str = "") -> Problems:
     """What a value breaks of a schema, by dotted path below `at`; empty when it is valid."""
+    from referencing.exceptions import Unresolvable
+
     problems: Problems = {}
     try:
         for error in check.iter_errors(value):
@@ -83,6 +94,11 @@ def value_problems(check: Draft202012Validator, value: Any, *, at: str = "") -> 
 
 def schema_problems(schema: Any, *, at: str = "") -> Problems:
     """What keeps `schema` from being usable as a JSON Schema; empty when it is usable."""
+    from jsonschema import Draft202012Validator, SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
     problems: Problems = {}
     if too_deep(schema):
         return {at: [f"is nested deeper than {MAX_DEPTH}"]}

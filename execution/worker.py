@@ -21,7 +21,6 @@ from uuid import UUID
 
 import psutil
 from billiard.exceptions import Terminated, WorkerLostError
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.conf import settings
@@ -270,8 +269,7 @@ def _forgotten() -> None:
 _housekeeper: Housekeeper | None = None
 
 
-@worker_ready.connect
-def start_housekeeping(sender: Any, **_: Any) -> None:
+def start_housekeeping(sender: Any) -> None:
     """The worker consumes: begin the duties (once; a reconnect sends the signal again)."""
     global _housekeeper
     if _housekeeper is None:
@@ -281,8 +279,7 @@ def start_housekeeping(sender: Any, **_: Any) -> None:
         _housekeeper.consumer = sender
 
 
-@worker_shutting_down.connect
-def limit_the_shutdown(sender: Any, how: str, **_: Any) -> None:
+def limit_the_shutdown(sender: Any, how: str) -> None:
     """Celery's warm shutdown waits for running steps however long they take: give it the grace, then take over."""
     grace = settings.WORKFLOW_SHUTDOWN_GRACE_SECONDS + (COLD_SHUTDOWN_SECONDS if how == "Cold" else 0)
     threading.Thread(target=_end_after, args=(str(sender), grace), name="workflow-shutdown", daemon=True).start()
@@ -302,8 +299,7 @@ def _end_after(node: str, grace: float) -> None:
     os._exit(0)
 
 
-@worker_shutdown.connect
-def give_back(sender: Any, **_: Any) -> None:
+def give_back(sender: Any) -> None:
     """The pool has stopped: whatever its processes still held is queued again, uncharged."""
     global _housekeeper
     if _housekeeper is not None:

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from celery.beat import Scheduler
+from celery.signals import beat_init
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
@@ -20,6 +21,7 @@ from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 from schedules.firing_loop import FiringLoop
 from schedules.periodic_tasks import FIRE, SAFETY_NETS
 from scheduling_project.common.logs import get_logger
+from scheduling_project.common.memory import settle_memory
 
 log = get_logger(__name__)
 
@@ -27,6 +29,12 @@ log = get_logger(__name__)
 CHANGE_SECONDS = 1.0
 #: Seconds before the next try while Postgres is away.
 AWAY_SECONDS = 1.0
+
+
+@beat_init.connect
+def settle(**_: Any) -> None:
+    """A process that is a beat and nothing else begins its loop: all that it needs is loaded."""
+    settle_memory()
 
 
 class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -204,6 +203,10 @@ class Environment(BaseSettings):
     @field_validator("WORKFLOW_ENCRYPTION_KEYS")
     @classmethod
     def fernet_keys(cls, value: list[str]) -> list[str]:
+        if not value:
+            return value
+        from cryptography.fernet import Fernet  # several MB, which only who has keys needs
+
         for position, key in enumerate(value, start=1):
             try:
                 Fernet(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from kombu import Queue
 import schedules.zones  # noqa: F401 - the pinned tzdata becomes the only source of zones before anybody lists them
 from scheduling_project.common.logs import logging_config
 from scheduling_project.environment import PROJECT_ROOT, Environment
+from scheduling_project.process_role import is_beat
 from scheduling_project.unfold import UNFOLD as UNFOLD
 
 env = Environment.read()
@@ -22,6 +24,7 @@ ALLOWED_HOSTS = env.ALLOWED_HOSTS
 CSRF_TRUSTED_ORIGINS = env.CSRF_TRUSTED_ORIGINS
 DEMO = env.DEMO
 DATA_DIR = env.DATA_DIR
+EXTRA_APPS = env.EXTRA_APPS
 
 INSTALLED_APPS = [
     "unfold",
@@ -45,6 +48,14 @@ INSTALLED_APPS = [
     *(["scheduling_project.demo"] if env.DEMO else []),
     *env.EXTRA_APPS,
 ]
+
+if is_beat(sys.argv):
+    # A beat serves no pages. Without the apps that are for pages, and so without every app's admin module, nothing
+    # loads what stands behind them. Their few models (login tokens, the admin's log) are nothing that a beat refers to.
+    _pages = {"unfold", "unfold.contrib.filters", "django.contrib.admin", "django.contrib.messages"}
+    _pages |= {"django.contrib.staticfiles", "rest_framework", "rest_framework_simplejwt.token_blacklist"}
+    _pages |= {"django_filters", "drf_spectacular", "drf_spectacular_sidecar"}
+    INSTALLED_APPS = [name for name in INSTALLED_APPS if name not in _pages]
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

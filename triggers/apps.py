@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from django.apps import AppConfig
 
 
@@ -9,7 +11,12 @@ class TriggersConfig(AppConfig):
 
     def ready(self) -> None:
         from execution.signals import execution_finished
-        from triggers import chaining
-        from triggers.auth import schema  # noqa: F401 - tells the API's description of API keys
 
-        execution_finished.connect(chaining.hasten, dispatch_uid="triggers.chaining")
+        execution_finished.connect(hasten_chaining, dispatch_uid="triggers.chaining")
+
+
+def hasten_chaining(**news: Any) -> None:
+    """An execution has ended. What follows is loaded by then, and not by processes in which none ends."""
+    from triggers import chaining
+
+    chaining.hasten(**news)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scheduling_project.embedded.locks import FolderLock
-from scheduling_project.embedded.server import write_private
 
 SERVERS_FILE = "servers.json"
 LOCK_FILE = "up.lock"
@@ -20,6 +19,8 @@ LOCK_FILE = "up.lock"
 
 def announce(data_dir: Path, urls: Mapping[str, str]) -> None:
     """Note the URLs by the names of their settings: ``DATABASE_URL``, ``REDIS_URL``."""
+    from scheduling_project.embedded.server import write_private  # whoever only reads needs nothing of servers
+
     write_private(data_dir / SERVERS_FILE, json.dumps(dict(urls)))
 
 

@@ -18,6 +18,7 @@ from scheduling_project.embedded.discovery import announce
 from scheduling_project.embedded.errors import EmbeddedServerError
 from scheduling_project.embedded.ports import is_free
 from scheduling_project.embedded.server import EmbeddedServer, last_lines
+from scheduling_project.process_role import LEAN_BEAT
 from scheduling_project.supervisor.box import Facts, render
 from scheduling_project.supervisor.data_folder import DataFolder, DataFolderError
 from scheduling_project.supervisor.output import Output
@@ -275,7 +276,7 @@ class Stack:
             ),
             Service(
                 "beat",
-                (*celery, "beat", "--loglevel", "INFO"),
+                (sys.executable, "-m", LEAN_BEAT, "--quiet", "-A", "scheduling_project", "beat", "--loglevel", "INFO"),
                 env=env,
                 plan="TERM:3,KILL:1",
                 patience=1.5,

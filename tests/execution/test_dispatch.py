@@ -255,7 +255,8 @@ def test_hints_are_published_only_when_the_transaction_is_committed(client: redi
 @pytest.mark.parametrize("name", ["default", "io"])
 @pytest.mark.parametrize("priority", range(10))
 def test_lists_are_named_as_kombu_names_them(name: str, priority: int) -> None:
-    import celery
+    from scheduling_project.celery import app
 
-    with celery.current_app.connection_for_write() as connection:
+    # By name: whichever test has made a Celery app last has made it the current one of this process.
+    with app.connection_for_write() as connection:
         assert broker.key_of(name, priority) == connection.default_channel._q_for_pri(name, priority)

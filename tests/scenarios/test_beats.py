@@ -22,6 +22,7 @@ from schedules.models import Schedule, ScheduleFire
 from scheduling_project.common import clock
 from scheduling_project.drills import effects
 from scheduling_project.drills.processes import START_TIMEOUT, Processes, Service, wait_until
+from scheduling_project.process_role import LEAN_BEAT
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.scenario, pytest.mark.django_db(transaction=True)]
@@ -103,6 +104,14 @@ def test_four_beats_survive_kill_freeze_edits_and_pauses_and_double_nothing(
         lifecycle.resume(one.pk, actor="test", missed=choice)
     fired(ScheduleFire.objects.count() + 16)
     settle_and_check()
+
+
+def test_a_plain_celery_command_becomes_a_process_that_loads_only_what_a_beat_needs(processes: Processes) -> None:
+    beat = processes.beat()
+    assert psutil.Process(beat.pid).cmdline()[1:3] == ["-m", LEAN_BEAT]
+    loaded = Path(f"/proc/{beat.pid}/maps").read_text()
+    assert "psycopg" in loaded
+    assert not [name for name in ("cryptography", "rpds", "psutil") if f"site-packages/{name}/" in loaded]
 
 
 def test_the_stock_scheduler_fires_our_mirrored_rows(processes: Processes, tmp_path: Path) -> None:

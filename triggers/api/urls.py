@@ -7,6 +7,7 @@ from triggers.api.events import EventTypeViewSet, EventViewSet
 from triggers.api.keys import ApiKeyViewSet
 from triggers.api.triggers import ActivationViewSet, TriggerViewSet
 from triggers.api.webhooks import WebhookViewSet
+from triggers.auth import schema  # noqa: F401 - tells the API's description of API keys
 
 router = OptionalSlashRouter()
 router.register("triggers", TriggerViewSet, basename="trigger")
