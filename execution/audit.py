@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from execution import live
 from execution.models import AuditEntry
 
 
@@ -19,13 +20,15 @@ def record(
     note: str = "",
     using: str = "default",
 ) -> AuditEntry:
-    """Add one entry.
+    """Add one entry, and tell who watches its subject.
 
     Args:
         actor: a user name, ``key:<prefix>``, or ``system``.
         action: ``<subject kind>.<verb>``, such as ``execution.cancel``.
         changes: per field its values before and after (`difference` makes it).
     """
+    if subject_kind in live.SUBJECTS:
+        live.announce(live.SUBJECTS[subject_kind], [subject_id], using=using)
     return AuditEntry.objects.using(using).create(
         actor=actor[:200],
         action=action[:60],

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import advance, concurrency, dispatch, engine, queue
+from execution import advance, concurrency, dispatch, engine, live, queue
 from execution.definitions import validate_input
 from execution.graph import Concurrency, Plan, StepPlan
 from execution.models import Execution, Workflow, WorkflowVersion
@@ -136,6 +136,7 @@ def start_many(starts: Sequence[Start], *, now: datetime, using: str) -> list[UU
         start if plan.concurrency is None else _with_key(start, plan.concurrency)
         for start, plan in zip(starts, plans, strict=True)
     ]
+    live.announce(live.EXECUTIONS, [start.id for start in starts], using=using)
     if all(start.idempotency_key is None for start in starts):
         engine.fetch_all(INSERT_KEYLESS, _executions(starts, plans, now), using=using)
         _insert_step_runs(list(zip(starts, plans, strict=True)), now=now, using=using)

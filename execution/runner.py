@@ -28,6 +28,7 @@ from execution import (
     epilogue,
     graph_rows,
     lease,
+    live,
     queue,
     rate_keys,
     secret_store,
@@ -93,6 +94,7 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
     if claim is None:
         return Report(Outcome.NOT_OURS)
     log.info("step.claimed", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
+    live.announce(live.EXECUTIONS, [claim.execution_id])
     try:
         plan = plan_by_id(claim.version_id)
     except Unrunnable as error:
@@ -118,6 +120,7 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
         _give_back(claim)
         raise performed.error
     report = _report(claim, plan, step, performed)
+    live.announce(live.EXECUTIONS, [claim.execution_id])
     if claim.source_kind == child_rows.SOURCE:
         _settle_caller(claim)
     return report

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 from django.dispatch import Signal
 
-from execution import engine
+from execution import engine, live
 
 #: An execution has ended. Arguments: ``execution_id`` (UUID), ``state`` (a terminal state's value).
 execution_finished = Signal()
@@ -32,6 +32,7 @@ def announce_freed(*, using: str | None = None) -> None:
 
 def announce_finished(execution_id: UUID, state: str, *, using: str | None = None) -> None:
     """Send `execution_finished` once the open transaction has committed; a receiver's error is only logged."""
+    live.announce(live.EXECUTIONS, [execution_id], using=using)
     transaction.on_commit(
         lambda: execution_finished.send_robust(sender=None, execution_id=execution_id, state=state) and None,
         using=using or engine.alias(),

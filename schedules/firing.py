@@ -17,7 +17,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from execution import audit, cancellation, creation, engine
+from execution import audit, cancellation, creation, engine, live
 from execution.creation import Source, Start
 from schedules import claims, due, policies, versions
 from schedules.claims import SOURCE_KIND, Advance, LedgerRow
@@ -178,6 +178,7 @@ def _fire_apart(ids: Sequence[UUID], now: datetime, using: str) -> FireReport:
 
 def _fire(rows: Sequence[Any], *, now: datetime, using: str, collect: bool = True) -> FireReport:
     """One visit of locked schedules, inside the transaction that locked them."""
+    live.announce(live.SCHEDULES, [row.id for row in rows], using=using)
     report = FireReport(slices=1)
     failures: list[tuple[Any, Exception]] = []
     segments = versions.segments(rows, using=using, failed=lambda row, error: failures.append((row, error)))

@@ -1,4 +1,4 @@
-"""The ASGI application: Django, and beside it the door for webhooks, which needs none of Django's middleware."""
+"""The ASGI application: Django, and beside it the doors for webhooks and sockets, which need none of its middleware."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
 
 django = get_asgi_application()
 
-from triggers import asgi as hooks  # noqa: E402 - models can be imported from here on
+from scheduling_project.live import socket  # noqa: E402 - models can be imported from here on
+from triggers import asgi as hooks  # noqa: E402
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     """Hand a request to the part that answers it."""
     if scope["type"] == "http" and scope["path"].startswith(hooks.PREFIX):
         await hooks.application(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await socket.application(scope, receive, send)
     else:
         await django(scope, receive, send)

@@ -11,6 +11,7 @@ from rest_framework_simplejwt.views import TokenBlacklistView, TokenRefreshView
 
 from scheduling_project import health, login, metrics
 from scheduling_project.common import problems
+from scheduling_project.live.views import TicketViewSet
 
 urlpatterns = [
     re_path(r"^healthz/?$", health.healthz, name="healthz"),
@@ -21,6 +22,7 @@ urlpatterns = [
     re_path(r"^api/token/blacklist/?$", TokenBlacklistView.as_view(), name="token-blacklist"),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", login_required(SpectacularSwaggerView.as_view(url_name="schema")), name="docs"),
+    re_path(r"^api/live/ticket/?$", TicketViewSet.as_view({"post": "create"}), name="live-ticket"),
     path("api/", include("execution.api.urls")),
     path("api/", include("schedules.api.urls")),
     path("api/", include("triggers.api.urls")),

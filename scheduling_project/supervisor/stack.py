@@ -250,6 +250,7 @@ class Stack:
             *(sys.executable, "-m", "uvicorn", "scheduling_project.asgi:application"),
             *("--host", wishes.host, "--port", str(port)),
             *("--timeout-graceful-shutdown", "3", "--no-access-log", "--no-use-colors"),
+            *("--ws-max-size", "65536"),
         )
         worker = (
             *(*celery, "worker", "--queues", ",".join(wishes.queues), "--concurrency", str(wishes.concurrency)),

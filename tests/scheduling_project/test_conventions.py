@@ -20,6 +20,7 @@ TOKENS: Final = ("/api/token",)
 #: Creates or starts nothing that a repeat would double, or answers with a secret that must not be kept.
 NO_KEY: Final = {
     "POST /api/api-keys": "its answer holds a secret that is not kept",
+    "POST /api/live/ticket": "its answer is a secret; nothing is created",
 }
 
 

@@ -84,6 +84,50 @@
     }
   }
 
+  // A socket says that something has changed, and then the page is read again; without one the page is read every few
+  // seconds. A socket that stays open still lets the page be read twice a minute.
+  function followChanges(region) {
+    const every = Number(region.dataset.live || 5) * 1000;
+    const soonest = every / 3, withSocket = 30000, longestWait = 60000;
+    let isOpen = false, hasNews = false, read = Date.now(), wait = 1000;
+
+    const subject = location.pathname.match(/\/execution\/execution\/([0-9a-f-]{36})\//);
+    const wishes = subject
+      ? [{ subscribe: "step_runs", filter: { execution: subject[1] } }, { subscribe: "executions", filter: { id: subject[1] } }]
+      : ["executions", "dead_letters", "schedules", "queues"].map((kind) => ({ subscribe: kind }));
+
+    function connect() {
+      if (!("live" in region.dataset)) return;
+      const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws/`);
+      socket.onopen = () => wishes.forEach((wish) => socket.send(JSON.stringify({ ...wish, brief: true })));
+      socket.onmessage = (event) => {
+        const message = JSON.parse(event.data);
+        if (message.type === "subscribed") { isOpen = true; wait = 1000; }
+        if (["subscribed", "rows", "reset"].includes(message.type)) hasNews = true;
+        if (!("live" in region.dataset)) socket.close();
+      };
+      socket.onclose = () => {
+        isOpen = false;
+        setTimeout(connect, wait);
+        wait = Math.min(wait * 2, longestWait);
+      };
+    }
+
+    async function look() {
+      if (!("live" in region.dataset)) return;
+      const age = Date.now() - read;
+      if (age >= (isOpen ? withSocket : every) || (hasNews && age >= soonest)) {
+        hasNews = false;
+        try { await refresh(region); } catch { /* the server is away: the next look tries again */ }
+        read = Date.now();
+      }
+      setTimeout(look, 250);
+    }
+
+    connect();
+    setTimeout(look, 250);
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     showTimes(document);
     giveZone();
@@ -91,11 +135,6 @@
     setInterval(() => showTimes(document), 1000);
     const region = document.querySelector("[data-live]");
     if (!region) return;
-    const follow = async () => {
-      if (!("live" in region.dataset)) return;
-      try { await refresh(region); } catch { /* the server is away: the next look tries again */ }
-      setTimeout(follow, Number(region.dataset.live || 5) * 1000);
-    };
-    setTimeout(follow, Number(region.dataset.live) * 1000);
+    followChanges(region);
   });
 })();

@@ -1,0 +1,1 @@
+"""Live updates: `/ws/`, where clients follow what changes (docs/reference/live.md)."""
