@@ -126,9 +126,10 @@ SELECT count(*) AS n FROM freed
 
 # Race: a refusal that is just parking its row. It does so under the pool's lock, which this takes first, in a
 # statement of its own: the next one sees what was parked. As many rows are queued as there are free units; the claim
-# takes the units, so a row that came too late is parked again.
+# takes the units, so a row that came too late is parked again. What does not fit is passed over until it has aged;
+# from then on what comes behind it waits until it fits.
 HOLD_POOLS = """
-SELECT name, slots - used AS free FROM execution_pool
+SELECT name, slots, slots - used AS free FROM execution_pool
 WHERE used < slots AND EXISTS (SELECT 1 FROM execution_steprun s
     WHERE s.pool = execution_pool.name AND s.state = 'waiting' AND s.waiting_for = 'pool')
 ORDER BY name FOR NO KEY UPDATE
@@ -138,11 +139,12 @@ UNPARK_POOL = f"""
 WITH {CLOCK},
 next AS MATERIALIZED (
     SELECT id FROM (
-        SELECT s.id, sum(s.pool_units) OVER (ORDER BY s.priority, s.id) - s.pool_units AS before
+        SELECT s.id, sum(s.pool_units) OVER (ORDER BY s.priority, s.id) AS through
         FROM (SELECT id, priority, pool_units FROM execution_steprun
               WHERE pool = %(pool)s::text AND state = 'waiting' AND waiting_for = 'pool'
+                AND (pool_units <= %(free)s::int OR (aged > 0 AND pool_units <= %(slots)s::int))
               ORDER BY priority, id LIMIT %(free)s::int) s
-    ) ranked WHERE before < %(free)s::int
+    ) ranked WHERE through <= %(free)s::int
 )
 UPDATE execution_steprun s
 SET state = 'queued', waiting_for = NULL, state_reason = '', available_at = least(s.available_at, clock.now),
@@ -218,7 +220,9 @@ def _unpark_pools(*, now: datetime | None) -> list[Hint]:
         hints = [
             Hint(*row)
             for pool in engine.fetch_all(HOLD_POOLS, {})
-            for row in engine.fetch_all(UNPARK_POOL, {"pool": pool.name, "free": pool.free, "now": now})
+            for row in engine.fetch_all(
+                UNPARK_POOL, {"pool": pool.name, "free": pool.free, "slots": pool.slots, "now": now}
+            )
         ]
         dispatch.publish_on_commit(hints)
     return hints

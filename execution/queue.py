@@ -79,7 +79,8 @@ target AS MATERIALIZED (
     WHERE e.id = (SELECT execution_id FROM target) AND e.state IN ('scheduled', 'queued')
     FOR NO KEY UPDATE
 ), due AS MATERIALIZED (
-    SELECT s.id, s.pool, s.pool_units FROM execution_steprun s JOIN execution_execution e ON e.id = s.execution_id
+    SELECT s.id, s.pool, s.pool_units, s.priority FROM execution_steprun s
+    JOIN execution_execution e ON e.id = s.execution_id
     WHERE s.id = %(id)s::uuid AND (SELECT count(*) FROM opening) >= 0
       AND s.state IN ('queued', 'retryable') AND s.available_at <= (SELECT now FROM clock)
       AND (%(priority)s::int IS NULL OR s.priority = %(priority)s::int)
@@ -95,12 +96,18 @@ _WITHOUT_POOL = """, admitted AS MATERIALIZED (
 )"""
 
 # Race: the last units of a pool. They are counted and taken under the pool row's lock; a refusal parks the step run
-# under the same lock, so that whoever gives units back afterwards finds it.
+# under the same lock, so that whoever gives units back afterwards finds it. What has aged while it waited is not
+# overtaken: a step that needs many units would else starve behind those that need few.
 _WITH_POOL = """, slots AS MATERIALIZED (
-    SELECT p.name, p.slots - p.used AS free FROM execution_pool p JOIN due ON p.name = due.pool FOR NO KEY UPDATE OF p
+    SELECT p.name, p.slots, p.slots - p.used AS free
+    FROM execution_pool p JOIN due ON p.name = due.pool FOR NO KEY UPDATE OF p
 ), admitted AS MATERIALIZED (
     SELECT due.id, CASE WHEN slots.name IS NULL THEN 0 ELSE due.pool_units END AS units
-    FROM due LEFT JOIN slots ON slots.name = due.pool WHERE slots.name IS NULL OR slots.free >= due.pool_units
+    FROM due LEFT JOIN slots ON slots.name = due.pool
+    WHERE slots.name IS NULL OR (slots.free >= due.pool_units AND NOT EXISTS (
+        SELECT 1 FROM execution_steprun w
+        WHERE w.pool = due.pool AND w.state = 'waiting' AND w.waiting_for = 'pool' AND w.aged > 0
+          AND w.pool_units <= slots.slots AND (w.priority, w.id) < (due.priority, due.id)))
 ), taken AS (
     UPDATE execution_pool p SET used = p.used + a.units FROM due, admitted a
     WHERE p.name = due.pool AND a.id = due.id AND a.units > 0

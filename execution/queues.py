@@ -13,7 +13,7 @@ from django.conf import settings
 from execution import audit, creation, dispatch, engine, handoff
 from execution.models import Execution, QueueSettings, Workflow
 from execution.queue import Claim, claim
-from scheduling_project.common.errors import Conflict, NotFound
+from scheduling_project.common.errors import Conflict, InvalidInput, NotFound
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -44,6 +44,7 @@ class QueueState:
     pause_note: str = ""
     draining_at: datetime | None = None
     drained_at: datetime | None = None
+    age_limit: float | None = None
     workers: int = 0
     slots: int = 0
     levels: list[Level] = field(default_factory=list)
@@ -86,9 +87,11 @@ WHERE %(queues)s::text[] IS NULL OR queue = ANY(%(queues)s::text[])
 GROUP BY queue, priority ORDER BY queue, priority
 """
 
-SETTINGS = "SELECT name, paused_at, paused_by, pause_note, draining_at, drained_at FROM execution_queuesettings"
+SETTINGS = """
+SELECT name, paused_at, paused_by, pause_note, draining_at, drained_at, age_limit FROM execution_queuesettings
+"""
 
-SETTING_NAMES = ("paused_at", "paused_by", "pause_note", "draining_at", "drained_at")
+SETTING_NAMES = ("paused_at", "paused_by", "pause_note", "draining_at", "drained_at", "age_limit")
 
 SERVED = """
 SELECT q.name, count(*) AS workers, coalesce(sum(p.slots), 0) AS slots
@@ -258,6 +261,23 @@ def resume(name: str, *, actor: str, using: str | None = None) -> None:
         _audit(name, "resume", actor, "", alias)
 
 
+def set_age_limit(name: str, seconds: float | None, *, actor: str, using: str | None = None) -> None:
+    """How old the oldest due item may become before other workers serve the queue too; None: they never do.
+
+    Raises:
+        NotFound: there is no such queue.
+        InvalidInput: the number of seconds.
+    """
+    check_name(name)
+    if seconds is not None and not 1 <= seconds <= 86_400:
+        raise InvalidInput(fields={"age_limit": ["must be from 1 to 86400 seconds, or null"]})
+    with engine.transaction(using=using) as alias:
+        row, _ = QueueSettings.objects.using(alias).get_or_create(name=name)
+        changes = audit.difference({"age_limit": row.age_limit}, {"age_limit": seconds})
+        QueueSettings.objects.using(alias).filter(pk=name).update(age_limit=seconds, calm_since=None)
+        _audit(name, "update", actor, "", alias, changes)
+
+
 def size(name: str, *, using: str = "default") -> int:
     """How many step runs wait in a queue to be claimed: due, sent, or due later."""
     (state,) = stats([name], using=using)
@@ -296,7 +316,9 @@ def check_name(name: str) -> None:
         raise NotFound(f"There is no queue {name}; there are {', '.join(known())}.")
 
 
-def _audit(name: str, verb: str, actor: str, note: str, using: str) -> None:
+def _audit(
+    name: str, verb: str, actor: str, note: str, using: str, changes: dict[str, dict[str, Any]] | None = None
+) -> None:
     audit.record(
         actor=actor,
         action=f"queue.{verb}",
@@ -304,5 +326,6 @@ def _audit(name: str, verb: str, actor: str, note: str, using: str) -> None:
         subject_id=name,
         subject_label=name,
         note=note,
+        changes=changes,
         using=using,
     )

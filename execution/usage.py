@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from execution import engine, workers
-from execution.models import Pool, ProcessReport
+from execution.models import Pool, PoolLease, ProcessReport
 from scheduling_project.common.errors import InvalidInput
 
 #: Workers that were last seen longer ago than this are not listed.
@@ -68,7 +68,10 @@ def resources(
             {"name": pool.name, "slots": pool.slots, "used": pool.used, "free": pool.free}
             for pool in Pool.objects.using(using).order_by("name")
         ],
-        "allocations": [_allocation(row) for row in running if row.pool_held],
+        "allocations": [
+            *(_allocation(row) for row in running if row.pool_held),
+            *(_lease(lease) for lease in PoolLease.objects.using(using).order_by("id")[:MOST_STEPS]),
+        ],
         "history": history(since=begin, now=now, host=host, using=using),
     }
 
@@ -157,4 +160,18 @@ def _allocation(row: Any) -> dict[str, Any]:
         "worker": row.worker,
         "since": row.started_at,
         "expires_at": None,
+    }
+
+
+def _lease(lease: PoolLease) -> dict[str, Any]:
+    return {
+        "kind": "lease",
+        "pool": lease.pool_id,
+        "units": lease.units,
+        "holder": lease.holder,
+        "step_run": None,
+        "execution": None,
+        "worker": "",
+        "since": lease.created_at,
+        "expires_at": lease.expires_at,
     }

@@ -27,6 +27,8 @@ from django.conf import settings
 
 from execution import (
     alerts,
+    allocations,
+    balancing,
     children,
     concurrency,
     dispatch,
@@ -243,6 +245,7 @@ def _timers() -> None:
     maintenance.cancel_overdue()
     children.settle_ended()
     children.cancel_orphans()
+    allocations.expire()
     concurrency.release()
     alerts.tell()
 
@@ -260,6 +263,7 @@ def _order() -> None:
     queue_order.age()
     queues.report_drained()
     workers.mark_lost()
+    balancing.balance_execution_load()
 
 
 def _forgotten() -> None:

@@ -87,6 +87,7 @@ class Environment(BaseSettings):
     WORKFLOW_HOST_CPU_FULL: float = Field(default=0, ge=0, le=100)
     WORKFLOW_HOST_MEMORY_HIGH: float = Field(default=0, ge=0, le=100)
     WORKFLOW_HOST_MEMORY_FULL: float = Field(default=0, ge=0, le=100)
+    WORKFLOW_TARGET_UTILISATION: float = Field(default=75, ge=1, le=100)
     WORKFLOW_RESOURCE_SAMPLE_SECONDS: float = Field(default=30, ge=1, le=3600)
 
     # Retention: days; 0 keeps for ever

@@ -214,6 +214,8 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/",
     "ENUM_NAME_OVERRIDES": {
+        "ProcessStatus": [(name, name) for name in ("active", "paused", "draining", "drained", "stopped", "lost")],
+        "QueueStatus": [(name, name) for name in ("active", "paused", "draining", "drained")],
         "ExecutionState": "execution.states.ExecutionState",
         "StepState": "execution.states.StepState",
         "AttemptState": "execution.states.AttemptState",
@@ -308,6 +310,7 @@ WORKFLOW_HOST_CPU_HIGH = env.WORKFLOW_HOST_CPU_HIGH
 WORKFLOW_HOST_CPU_FULL = env.WORKFLOW_HOST_CPU_FULL
 WORKFLOW_HOST_MEMORY_HIGH = env.WORKFLOW_HOST_MEMORY_HIGH
 WORKFLOW_HOST_MEMORY_FULL = env.WORKFLOW_HOST_MEMORY_FULL
+WORKFLOW_TARGET_UTILISATION = env.WORKFLOW_TARGET_UTILISATION
 WORKFLOW_RESOURCE_SAMPLE_SECONDS = env.WORKFLOW_RESOURCE_SAMPLE_SECONDS
 WORKFLOW_ENCRYPTION_KEYS = env.WORKFLOW_ENCRYPTION_KEYS
 WORKFLOW_MAX_EVENT_DEPTH = env.WORKFLOW_MAX_EVENT_DEPTH

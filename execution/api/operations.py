@@ -9,13 +9,15 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from execution import queue_order, queues, workers
+from execution import demand, queue_order, queues, workers
 from execution.api.filters import AuditFilter
 from execution.api.serializers import (
     AuditEntrySerializer,
+    DemandSerializer,
     NoteSerializer,
     ProcessSerializer,
     QueueSerializer,
+    QueueUpdateSerializer,
     ReorderSerializer,
     StepRunSerializer,
     WorkerDrainSerializer,
@@ -53,6 +55,21 @@ class QueueViewSet(ResourceViewSet):
     def retrieve(self, request: Request, id: str) -> Response:
         """One queue."""
         return self._answer(id)
+
+    @extend_schema(parameters=[NAME], request=QueueUpdateSerializer, responses=QueueSerializer)
+    def partial_update(self, request: Request, id: str) -> Response:
+        """Set its age limit: when its oldest due item is older, workers with free slots serve it too."""
+        body = self.body(QueueUpdateSerializer)
+        queues.check_name(id)
+        if "age_limit" in body:
+            queues.set_age_limit(id, body["age_limit"], actor=self.actor)
+        return self._answer(id)
+
+    @extend_schema(responses=DemandSerializer(many=True))
+    @action(detail=False)
+    def demand(self, request: Request) -> Response:
+        """How many slots and workers each queue needs, for autoscalers: from what arrived in the last 15 minutes."""
+        return WholeList.response(DemandSerializer(demand.demand(now=clock.now()), many=True).data)
 
     @extend_schema(parameters=[NAME], request=NoteSerializer, responses=QueueSerializer)
     @action(detail=True, methods=["post"])

@@ -2,7 +2,7 @@
 
 from execution.models.audit import AuditEntry
 from execution.models.broker import BrokerEpoch
-from execution.models.capacity import ConcurrencyKey, Pool, QueueSettings, RateKey
+from execution.models.capacity import ConcurrencyKey, Pool, PoolLease, QueueSettings, RateKey, Turn
 from execution.models.dead_letter import DeadLetter
 from execution.models.execution import Execution, ExecutionOutput
 from execution.models.idempotency import IdempotencyKey
@@ -27,6 +27,7 @@ __all__ = [
     "MetricMark",
     "News",
     "Pool",
+    "PoolLease",
     "ProcessReport",
     "QueueSettings",
     "RateKey",
@@ -37,6 +38,7 @@ __all__ = [
     "StepLog",
     "StepOutput",
     "StepRun",
+    "Turn",
     "Workflow",
     "WorkflowVersion",
 ]

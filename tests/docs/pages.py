@@ -71,6 +71,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_HOST_CPU_FULL": "Percent of all cores above which it takes nothing; 0: no limit.",
         "WORKFLOW_HOST_MEMORY_HIGH": "Percent of the memory above which it takes only priorities 0 to 3; 0: no limit.",
         "WORKFLOW_HOST_MEMORY_FULL": "Percent of the memory above which it takes nothing; 0: no limit.",
+        "WORKFLOW_TARGET_UTILISATION": "Percent to which slots are to be used: `/api/queues/demand` reckons with it.",
         "WORKFLOW_RESOURCE_SAMPLE_SECONDS": "How often a measurement is kept for charts.",
     },
     "Operations": {

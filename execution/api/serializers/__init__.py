@@ -43,9 +43,11 @@ from execution.api.serializers.executions import (
 )
 from execution.api.serializers.operations import (
     AuditEntrySerializer,
+    DemandSerializer,
     LevelSerializer,
     ProcessSerializer,
     QueueSerializer,
+    QueueUpdateSerializer,
     ReorderSerializer,
     WorkerDrainSerializer,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "ConcurrencyKeySerializer",
     "DeadLetterSerializer",
     "DeadLetterSummarySerializer",
+    "DemandSerializer",
     "DraftSerializer",
     "ExecutionCreateSerializer",
     "ExecutionSerializer",
@@ -85,6 +88,7 @@ __all__ = [
     "PrioritySerializer",
     "ProcessSerializer",
     "QueueSerializer",
+    "QueueUpdateSerializer",
     "ReasonSerializer",
     "RedriveItemSerializer",
     "RedriveJobCreateSerializer",

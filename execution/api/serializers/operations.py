@@ -9,7 +9,7 @@ from rest_framework import serializers
 from execution import queue_order
 from execution.api.serializers.common import READ, NoteSerializer
 from scheduling_project.common.api import StrictSerializer
-from scheduling_project.common.fields import FlagField, ObjectField
+from scheduling_project.common.fields import FlagField, NumberField, ObjectField
 
 #: How a worker or a beat stands.
 STATUSES = ["active", "paused", "draining", "drained", "stopped", "lost"]
@@ -52,6 +52,7 @@ class QueueSerializer(StrictSerializer):
     pause_note = serializers.CharField(**READ)
     draining_at = serializers.DateTimeField(allow_null=True, **READ)
     drained_at = serializers.DateTimeField(allow_null=True, **READ)
+    age_limit = serializers.FloatField(allow_null=True, **READ)
     workers = serializers.IntegerField(**READ)
     slots = serializers.IntegerField(**READ)
     waiting = serializers.SerializerMethodField()
@@ -75,6 +76,30 @@ class QueueSerializer(StrictSerializer):
 
     def get_later(self, state: Any) -> int:
         return int(state.total("later"))
+
+
+class QueueUpdateSerializer(StrictSerializer):
+    """What can be set for a queue."""
+
+    age_limit = NumberField(
+        required=False, allow_null=True, min_value=1, max_value=86_400, help_text="Seconds; null: none."
+    )
+
+
+class DemandSerializer(StrictSerializer):
+    """How many slots a queue needs. Rates are per second, durations and ages in seconds."""
+
+    queue = serializers.CharField(**READ)
+    arrival_rate = serializers.FloatField(**READ)
+    duration_p95 = serializers.FloatField(**READ)
+    backlog = serializers.IntegerField(**READ)
+    running = serializers.IntegerField(**READ)
+    oldest_age = serializers.FloatField(**READ)
+    age_limit = serializers.FloatField(allow_null=True, **READ)
+    slots = serializers.IntegerField(**READ)
+    workers = serializers.IntegerField(**READ)
+    desired_slots = serializers.IntegerField(**READ)
+    desired_workers = serializers.IntegerField(**READ)
 
 
 class ReorderSerializer(StrictSerializer):
