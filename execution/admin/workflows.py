@@ -11,33 +11,35 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse, reverse_lazy
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from execution import creation, priority, workflows
+from execution import creation, definitions, priority, workflows
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, JSONText, Listed, ReadOnlyAdmin, Verb, actor_of, note_field, tell
 from execution.admin.graph_svg import draw, in_order, kind_of, target_of
 from execution.admin.timeline_svg import Run, history
 from execution.creation import Source
 from execution.models import Execution, Workflow, WorkflowVersion
+from scheduling_project.common import json_values
 from scheduling_project.common.errors import DomainError, InvalidInput
 
 CHANGE: Final = "execution.change_workflow"
 HISTORY: Final = 60
 LATEST: Final = 12
 MOST_USERS: Final = 50
+MOST_PROBLEMS: Final = 20
 
 EXAMPLE: Final[dict[str, Any]] = {
     "input": {"type": "object", "properties": {"day": {"type": "string"}}},
     "steps": {
         "first": {"http": {"method": "GET", "url": "https://example.org/"}},
-        "second": {"needs": ["first"], "wait": {"seconds": 5}},
+        "second": {"needs": ["first"], "wait": 5},
     },
 }
 
@@ -45,7 +47,14 @@ EXAMPLE: Final[dict[str, Any]] = {
 class DefinitionForm(Confirmation):
     definition = JSONText(
         label="Definition",
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 28, "class": "sp-code", "spellcheck": "false"}),
+        widget=UnfoldAdminTextareaWidget(
+            attrs={
+                "rows": 28,
+                "class": "sp-code",
+                "spellcheck": "false",
+                "data-checked-by": reverse_lazy("admin:execution_workflow_check"),
+            }
+        ),
     )
     note = note_field("What changes (kept with the version)")
 
@@ -191,6 +200,16 @@ VERBS: Final = (
 )
 
 
+def problems_in(text: str) -> list[dict[str, str]]:
+    """What is wrong with the text of a definition: where (a dotted path), and the rule that it breaks."""
+    try:
+        definition = json_values.parse(text)
+    except json_values.JSONProblem as problem:
+        return [{"at": problem.path, "rule": str(problem)}]
+    found = definitions.problems_of(definition)
+    return [{"at": at, "rule": rule} for at, rules in found.items() for rule in rules][:MOST_PROBLEMS]
+
+
 @admin.register(Workflow)
 class WorkflowAdmin(ReadOnlyAdmin):
     verbs = VERBS
@@ -229,6 +248,20 @@ class WorkflowAdmin(ReadOnlyAdmin):
     @admin.display(description="Updated")
     def updated(self, workflow: Workflow) -> SafeString:
         return shown.instant(workflow.updated_at, relative=True)
+
+    # ── Checked while it is typed ────────────────────────────────────────────────────────────────────────────
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.check_view)
+        return [path("check/", view, name="execution_workflow_check"), *super().get_urls()]
+
+    def check_view(self, request: HttpRequest) -> HttpResponseBase:
+        """What is wrong with a definition as it is typed: `{"problems": [{"at", "rule"}]}`. Saves nothing."""
+        if not (request.user.has_perm(CHANGE) or self.has_add_permission(request)):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        return JsonResponse({"problems": problems_in(request.POST.get("definition", ""))})
 
     # ── A new one ────────────────────────────────────────────────────────────────────────────────────────────
 

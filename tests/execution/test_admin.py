@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 from execution import audit, lifecycle, queues
 from execution.admin import graph_layout, graph_svg, shown, timeline_svg
 from execution.admin.executions import first_id
+from execution.admin.workflows import EXAMPLE
 from execution.models import (
     AuditEntry,
     ConcurrencyKey,
@@ -704,3 +706,24 @@ def test_one_worker_is_paused_drained_and_resumed(root: Browser) -> None:
         worker.refresh_from_db()
         assert worker.wanted == wanted
         assert (f"{wanted} by" in root.page(page_url(worker))) == bool(wanted)
+
+
+def test_a_definition_is_checked_as_it_is_typed_and_nothing_is_saved() -> None:
+    root, url = Browser(superuser=True), reverse("admin:execution_workflow_check")
+
+    def problems(text: str) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = root.post(url, {"definition": text}).json()["problems"]
+        return found
+
+    assert problems('{"steps": {"a": {"wait": 1}}}') == []
+    assert problems(json.dumps(EXAMPLE)) == []
+    assert problems('{"steps": ')[0]["rule"]
+    wrong = problems('{"steps": {"a": {"needs": ["b"], "wait": 1}}}')
+    assert wrong[0]["at"].startswith("steps.a")
+    assert not Workflow.objects.exists()
+    assert root.get(url).status_code == 405
+
+
+def test_checking_a_definition_is_for_those_who_may_write_one() -> None:
+    url = reverse("admin:execution_workflow_check")
+    assert Browser("execution.view_workflow").post(url, {"definition": "{}"}).status_code == 403

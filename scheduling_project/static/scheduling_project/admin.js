@@ -128,7 +128,39 @@
     setTimeout(look, 250);
   }
 
+  // A text that the server checks while it is typed, and tells what is wrong with it.
+  function checkWhileTyped(area) {
+    const told = document.createElement("div");
+    told.className = "sp-checked";
+    told.setAttribute("role", "status");
+    area.after(told);
+    let waiting, asked = 0;
+    const check = async () => {
+      const mine = ++asked;
+      const body = new FormData();
+      body.set("definition", area.value);
+      body.set("csrfmiddlewaretoken", area.form.elements.csrfmiddlewaretoken.value);
+      try {
+        const answer = await fetch(area.dataset.checkedBy, { method: "POST", body, credentials: "same-origin" });
+        if (!answer.ok || answer.redirected || mine !== asked) return;
+        const { problems } = await answer.json();
+        told.classList.toggle("sp-bad", problems.length > 0);
+        told.classList.toggle("sp-good", problems.length === 0);
+        told.replaceChildren(...(problems.length ? problems : [{ at: "", rule: "It can be run." }]).map(({ at, rule }) => {
+          const line = document.createElement("p");
+          const place = document.createElement("b");
+          place.textContent = at ? `${at} ` : "";
+          line.append(place, rule);
+          return line;
+        }));
+      } catch { /* the server is away: saving will check it */ }
+    };
+    area.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(check, 350); });
+    check();
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("[data-checked-by]").forEach(checkWhileTyped);
     showTimes(document);
     giveZone();
     document.querySelectorAll("[data-part][id]").forEach((part) => followPart(part.id));
