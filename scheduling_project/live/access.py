@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +27,7 @@ from django.utils.http import is_same_domain
 from execution import idempotency
 from scheduling_project.common import clock, permissions
 from scheduling_project.common.errors import DomainError
+from scheduling_project.live.kinds import KINDS
 from triggers.catalog import Key
 from triggers.models import ApiKey
 
@@ -57,27 +59,31 @@ class WrongTransport(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """A user, as far as an API key lets it; `still` reads whether that holds."""
+    """A user, as far as an API key lets it: `allowed` are the permissions of kinds that it had when it was loaded.
+    `still` reads whether its session or key holds."""
 
     user: Any
     verbs: frozenset[str] | None
     still: Callable[[], bool]
-
-    def may(self, permission: str) -> bool:
-        """Whether it has the permission, as of when its user was loaded."""
-        request = HttpRequest()
-        request.user = self.user
-        request.auth = self  # type: ignore[attr-defined]
-        return permissions.may(request, permission)
+    allowed: frozenset[str]
 
     def again(self) -> Visitor | None:
-        """The same visitor with the permissions of this moment; None when it may not even watch any more."""
+        """The same visitor with the permissions of this moment; None when it may not even come in any more."""
         if not self.still():
             return None
         user = get_user_model().objects.filter(pk=self.user.pk, is_active=True).first()
         if user is None or not constant_time_compare(_password_mark(user), _password_mark(self.user)):
             return None
-        return Visitor(user, self.verbs, self.still)
+        return visitor(user, self.verbs, self.still)
+
+
+def visitor(user: Any, verbs: frozenset[str] | None, still: Callable[[], bool]) -> Visitor:
+    """A visitor with the permissions of this moment. Reads the database, so that sockets need not."""
+    request = HttpRequest()
+    request.user = user
+    request.auth = None if verbs is None else SimpleNamespace(verbs=verbs)  # type: ignore[attr-defined]
+    wanted = {kind.permission for kind in KINDS.values()}
+    return Visitor(user, verbs, still, frozenset(name for name in wanted if permissions.may(request, name)))
 
 
 def issue_ticket(user: Any, auth: Any) -> str:
@@ -111,10 +117,13 @@ def redeem_ticket(text: str) -> Visitor:
     if user is None or not constant_time_compare(_password_mark(user)[:16], held["mark"]):
         raise Unauthenticated("The ticket's user is not valid any more.")
     verbs = None if held["verbs"] is None else frozenset(held["verbs"])
-    visitor = Visitor(user, verbs, lambda: held["key"] is None or _key_holds(held["key"]))
-    if not visitor.still():
+
+    def still() -> bool:
+        return held["key"] is None or _key_holds(held["key"])
+
+    if not still():
         raise Unauthenticated("The ticket's API key is not valid any more.")
-    return visitor
+    return visitor(user, verbs, still)
 
 
 def visitor_of(scope: Any) -> Visitor:
@@ -143,7 +152,7 @@ def visitor_of(scope: Any) -> Visitor:
     user = _session_user(session_key)
     if user is None:
         raise Unauthenticated("The session has ended.")
-    return Visitor(user, None, lambda: _session_user(session_key) is not None)
+    return visitor(user, None, lambda: _session_user(session_key) is not None)
 
 
 def is_our_origin(origin: str, *, host: str, secure: bool) -> bool:

@@ -94,6 +94,7 @@ class Hub:
         self._wake = asyncio.Event()
         self._due: dict[str, float] = {}
         self._postgres_away = False
+        self._redis_away = False
 
     # ── What sockets call ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,8 +136,10 @@ class Hub:
             try:
                 await self._hear()
             except broker.BrokerAway as error:
+                if not self._redis_away:
+                    log.warning("live.redis_away", error=str(error))
+                self._redis_away = True
                 self._turn("polling")
-                log.warning("live.redis_away", error=str(error))
                 await asyncio.sleep(self.pace.retry)
 
     async def _hear(self) -> None:
@@ -163,6 +166,7 @@ class Hub:
                     continue
                 is_silent = False
                 if message["type"] == "subscribe":
+                    self._redis_away = False
                     self._turn("push")
                     self._look_at_everything()  # what was announced before has not been heard
                 elif message["type"] == "message":
@@ -195,8 +199,12 @@ class Hub:
 
     def mode_message(self) -> str:
         """Tells how news come: pushed as they happen, or looked up every few seconds while Redis is away."""
-        every = self.pace.scan if self.mode == "push" else self.pace.poll
-        return messages.write("mode", mode=self.mode, every=every)
+        return messages.write("mode", mode=self.mode, every=self.every)
+
+    @property
+    def every(self) -> float:
+        """Seconds between looks at all changes."""
+        return self.pace.scan if self.mode == "push" else self.pace.poll
 
     # ── Looking and telling ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,14 +259,13 @@ class Hub:
             self._fresh = [pair for pair in self._fresh if pair not in fresh]
             self._tell(answer, fresh, is_whole="scan" in due)
             if "scan" in due:
-                every = self.pace.scan if self.mode == "push" else self.pace.poll
-                pause = 6 * self.pace.scan if answer.overflowed else max(every, 20 * answer.seconds)
+                pause = 6 * self.pace.scan if answer.overflowed else max(self.every, 20 * answer.seconds)
                 self._due["scan"] = loop.time() + pause
         else:
             self._fresh = [pair for pair in self._fresh if pair not in fresh]
             if "scan" in due:
                 self.cursor = None  # nobody follows anything: the next subscription begins with a new one
-                self._due["scan"] = loop.time() + self.pace.scan
+                self._due["scan"] = loop.time() + self.every
         if "queues" in due:
             self._due["queues"] = loop.time() + self.pace.queues
         if "recheck" in due:
@@ -344,11 +351,11 @@ class Hub:
         now = dict(zip(visitors, found, strict=True))
         for watcher in watchers:
             visitor = now[watcher.visitor.user.pk, id(watcher.visitor.still)]
-            kinds = {wish.kind.permission for wish in watcher.subscriptions.values()}
-            if visitor is None or not kinds <= visitor[1]:
+            needed = {wish.kind.permission for wish in watcher.subscriptions.values()}
+            if visitor is None or not needed <= visitor.allowed:
                 watcher.end(FORBIDDEN, "you may not watch this any more")
             else:
-                watcher.visitor = visitor[0]
+                watcher.visitor = visitor
 
     def _broadcast(self, text: str) -> None:
         for watcher in list(self.watchers):
@@ -371,15 +378,9 @@ def _parts(rows: list[Row]) -> Iterable[list[Row]]:
     return [rows[start : start + ROWS_A_MESSAGE] for start in range(0, len(rows), ROWS_A_MESSAGE)]
 
 
-def _again(visitors: list[Visitor]) -> list[tuple[Visitor, frozenset[str]] | None]:
-    """Each visitor with its permissions of this moment, and which kinds it may watch."""
-    permissions = {kind.permission for kind in KINDS.values()}
-    found: list[tuple[Visitor, frozenset[str]] | None] = []
-    for visitor in visitors:
-        again = visitor.again()
-        allowed = frozenset() if again is None else frozenset(name for name in permissions if again.may(name))
-        found.append(None if again is None else (again, allowed))
-    return found
+def _again(visitors: list[Visitor]) -> list[Visitor | None]:
+    """Each visitor with its permissions of this moment."""
+    return [visitor.again() for visitor in visitors]
 
 
 def of_loop() -> Hub:

@@ -124,7 +124,10 @@ class Socket:
             self._hub.leave(self)
             for task in (reader, writer):
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            for error in await asyncio.gather(reader, writer, return_exceptions=True):
+                if isinstance(error, Exception) and not isinstance(error, OSError):  # OSError: the client is gone
+                    log.error("live.socket_failed", exc_info=error)
+                    self.end(hubs.BROKEN, "something went wrong here; come back")
         if self._closing.done():
             await self._close(*self._closing.result())
 
@@ -181,7 +184,7 @@ class Socket:
     def _obey(self, message: messages.Message) -> None:
         match message:
             case Subscribe(id=id, kind=kind):
-                if not self.visitor.may(kind.permission):
+                if kind.permission not in self.visitor.allowed:
                     raise Forbidden(f"This needs the permission {kind.permission}.", permission=kind.permission, id=id)
                 if id not in self.subscriptions and len(self.subscriptions) >= MOST_SUBSCRIPTIONS:
                     raise TooManySubscriptions(id=id)

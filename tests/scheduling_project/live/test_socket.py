@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client
 
@@ -161,6 +161,22 @@ async def test_a_session_counts_only_with_our_own_origin(ada: User) -> None:
         assert refused.value.status == status
 
 
+async def test_permissions_are_asked_for_each_kind_and_again_while_it_is_open(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PACE", replace(STILL, recheck=0.1))
+    user = await apart(User.objects.create_user, "bob")
+    await apart(
+        user.user_permissions.add, *await apart(lambda: list(Permission.objects.filter(codename="view_execution")))
+    )
+    async with LiveClient(ticket=issue_ticket(user, None)) as client:
+        assert (await client.follow("executions"))["type"] == "subscribed"
+        refused = await client.follow("schedules", id="x")
+        assert (refused["code"], refused["permission"]) == ("permission_denied", "schedules.view_schedule")
+        await apart(user.user_permissions.clear)
+        assert (await client.closed())[0] == 4003
+
+
 async def test_bad_messages_are_answered_and_the_socket_stays(ticket: str) -> None:
     cases: list[tuple[Any, str]] = [
         ({"subscribe": "dogs"}, "subscribe"),
@@ -193,3 +209,15 @@ async def test_bad_messages_are_answered_and_the_socket_stays(ticket: str) -> No
         assert (await client.hear("error"))["code"] == "too_many_subscriptions"
         client.say_raw(bytes=b"x" * 20_000)
         assert (await client.closed())[0] == 1009
+
+
+async def test_redis_away_turns_to_looking_and_back(ada: User, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    monkeypatch.setattr(hub, "PACE", replace(STILL, poll=0.1))
+    there, settings.REDIS_URL = settings.REDIS_URL, "redis://127.0.0.1:1/0"
+    execution = await make_execution()
+    async with LiveClient(ticket=issue_ticket(ada, None)) as client:
+        assert (await client.follow("executions"))["mode"] == "polling"
+        await apart(lifecycle.pause, execution.pk, actor="ada")
+        await client.row(execution.pk, state="paused")
+        settings.REDIS_URL = there
+        await client.until("push")
