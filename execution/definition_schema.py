@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from execution.limits import LEAST_MEMORY, MOST_MEMORY, SIZE
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 
 STEP_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
@@ -117,6 +118,21 @@ _STEP: dict[str, Any] = {
                 "units": {"type": "integer", "minimum": 1, "maximum": 1_000},
             },
             "description": "Capacity shared by steps: an attempt takes so many units of it while it runs.",
+        },
+        "limits": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["memory"],
+            "properties": {
+                "memory": {
+                    "description": "Bytes, or a number with B, KB, MB, GB, KiB, MiB or GiB.",
+                    "anyOf": [
+                        {"type": "integer", "minimum": LEAST_MEMORY, "maximum": MOST_MEMORY},
+                        {"type": "string", "pattern": SIZE},
+                    ],
+                }
+            },
+            "description": "What the process that runs the step may use, with all that the step starts in it.",
         },
         "rate": {
             "type": "object",

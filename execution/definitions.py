@@ -24,6 +24,7 @@ from execution.definition_schema import DEFINITION_SCHEMA, SECTIONS, STEP_KINDS,
 from execution.expressions import ExpressionError, Reference, compile_template
 from execution.graph import WORKER_KINDS, called_workflow, seconds
 from execution.json_schemas import Problems, add, dotted
+from execution.limits import memory_of
 from execution.models import Workflow, WorkflowVersion
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 from scheduling_project.common.errors import InvalidInput
@@ -259,6 +260,8 @@ class _Step:
         for member in ("with", *(kind for kind in STEP_KINDS if kind != "task")):
             if member in step:
                 self.check_template(step[member], member, item="for_each" in step)
+        if "limits" in step:
+            self.check_limits(kind)
         if "rate" in step:
             if kind not in {"task", "http"}:
                 self.note("is for steps that a worker performs", "rate")
@@ -269,6 +272,14 @@ class _Step:
                     f"is for steps that a worker runs ({' or '.join(sorted(WORKER_KINDS))}), not for {kind}", "for_each"
                 )
             self.check_for_each(step["for_each"])
+
+    def check_limits(self, kind: str) -> None:
+        if kind not in {"task", "http"}:
+            self.note("is for steps that a worker performs", "limits")
+        try:
+            memory_of(self.step["limits"]["memory"])
+        except ValueError as error:
+            self.note(str(error), "limits", "memory")
 
     def check_for_each(self, value: Any) -> None:
         if not isinstance(value, list) and not (isinstance(value, str) and _EXPRESSION in value):

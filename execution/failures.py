@@ -9,6 +9,7 @@ from typing import TypeGuard
 import httpx
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from execution.limits import MemoryLimitExceeded
 from execution.retry import Failure
 from execution.step_tasks import path_of
 from execution.steps.context import CancelAsked, GiveUp, Snooze
@@ -51,6 +52,8 @@ def failure_of(error: BaseException) -> Failure:
     names = class_names(error)
     if isinstance(error, SoftTimeLimitExceeded | TimeoutError | httpx.TimeoutException):
         names = ("timeout", *names)
+    if isinstance(error, MemoryLimitExceeded | MemoryError):
+        names = ("memory", *names)
     if isinstance(error, ConnectionError | httpx.TransportError):
         names = ("connection", *names)
     return Failure(names, message_of(error))

@@ -10,6 +10,7 @@ from typing import Any
 from execution import patterns, priority
 from execution.definition_schema import SECTIONS, STEP_KINDS
 from execution.expressions import Template, compile_template
+from execution.limits import memory_of
 
 ON_SUCCESS, ON_FAILURE, FINALLY = SECTIONS
 
@@ -52,6 +53,7 @@ class StepPlan:
     pool_units: int
     section: str = ""
     rate: RateLimit | None = None
+    memory: int | None = None
 
     @property
     def writes_letters(self) -> bool:
@@ -179,6 +181,7 @@ def _compile_step(
         pool_units=raw.get("pool", {}).get("units", 1),
         section=section,
         rate=_compile_rate(raw["rate"], f"{path}.rate") if "rate" in raw else None,
+        memory=memory_of(raw["limits"]["memory"]) if "memory" in raw.get("limits", {}) else None,
     )
 
 

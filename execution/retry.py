@@ -35,7 +35,7 @@ FAILURES_SCHEMA: dict[str, Any] = {
     "type": "array",
     "items": {"type": "string", "minLength": 1, "maxLength": 300},
     "maxItems": 50,
-    "description": "Exception class paths, HTTP statuses (503) or classes (5xx), timeout, connection, worker_death.",
+    "description": "Exception class paths, HTTP statuses (503, 5xx), timeout, connection, memory, worker_death.",
 }
 
 
@@ -82,7 +82,7 @@ class Failure:
     """What went wrong, as far as a policy can tell failures apart.
 
     `names`: every name the failure answers to, the most exact first: exception class paths along the MRO,
-    ``503`` and ``5xx``, ``timeout``, ``connection``, ``worker_death``.
+    ``503`` and ``5xx``, ``timeout``, ``connection``, ``memory``, ``worker_death``.
     `retry_after`: seconds that the step's own code or the server asked for, None where nobody did.
     `asked`: what the step's code asked for itself (`self.retry()`, `Ignore`, `Reject`, snooze), else None.
     `max_attempts`: the limit that came with that wish; `task_attempts`: the task's own, where no policy was stated.

@@ -38,6 +38,7 @@ from execution.expressions import Template
 from execution.failures import ends_process, failure_of, message_of, shown, traceback_of
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
+from execution.limits import MemoryLimitExceeded, memory_kept
 from execution.plans import Unrunnable, plan_by_id
 from execution.queue import Claim
 from execution.rate_keys import RateDeferred
@@ -165,7 +166,12 @@ def _perform(claim: Claim, plan: Plan, step: StepPlan, context: StepContext, *, 
     performed = _Performed()
     mark = enter(context)
     try:
-        with lease.kept(context, may_exit=may_exit):
+
+        def fail(error: MemoryLimitExceeded) -> bool:
+            """In the thread that watches the memory: the step's own may never come to it."""
+            return _report(claim, plan, step, _Performed(error=error)).outcome is not Outcome.LOST
+
+        with lease.kept(context, may_exit=may_exit), memory_kept(step.memory, may_exit=may_exit, fail=fail):
             close_old_connections()
             _perform_leased(claim, plan, step, performed, context)
     except BaseException as error:  # noqa: BLE001 - the one place: SystemExit and MemoryError of a step end the step

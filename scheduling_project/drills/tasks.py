@@ -109,6 +109,14 @@ def use_secret(token: str, path: str) -> dict[str, Any]:
     raise Poisoned(f"the other side refused {token}")
 
 
+@step_task(name="drill.eat_memory")
+def eat_memory(megabytes: int, seconds: float = 20) -> None:
+    """Take so much memory and hold it."""
+    held = bytearray(os.urandom(1_000)) * (megabytes * 1_000)
+    time.sleep(seconds)
+    del held
+
+
 @step_task(name="drill.misbehave")
 def misbehave(how: str, path: str = "") -> Any:
     """Do what no task should: each way must leave a clear record and a living worker."""

@@ -229,6 +229,7 @@ MEMBERS = {
     "max_parallel": "How many items run at once.",
     "on_error": "`fail` (the rest that needs it is skipped, a dead letter is made) or `continue`.",
     "pool": "Capacity shared by steps: `name` and `units` (1) that an attempt takes while it runs.",
+    "limits": 'What its process may use: `{"memory": "500MB"}`; above it the attempt fails (`memory` in `retry_on`).',
     "rate": "How often attempts with the same `key` begin: `limit` in `per`, evenly; `burst` (1) of them at once.",
 }
 RETRY = {
