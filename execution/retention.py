@@ -40,6 +40,7 @@ class Pruned:
     idempotency_keys: int = 0
     process_reports: int = 0
     resource_samples: int = 0
+    notifications: int = 0
     keys: int = 0
 
     @property
@@ -155,6 +156,13 @@ DELETE FROM execution_resourcesample WHERE id IN (
 RETURNING id
 """
 
+NOTIFICATIONS: Final = """
+DELETE FROM execution_notification WHERE id IN (
+    SELECT id FROM (SELECT id, created_at, state FROM execution_notification ORDER BY id LIMIT %(limit)s::int) oldest
+    WHERE created_at < %(before)s::timestamptz AND state <> 'pending')
+RETURNING id
+"""
+
 # Race: an execution that is just being created takes its key by an upsert: it waits for this, and makes the row anew.
 KEYS: Final = """
 DELETE FROM execution_concurrencykey k WHERE k.key IN (
@@ -203,6 +211,7 @@ def prune(*, now: datetime | None = None, using: str = "default", seconds: float
     done.idempotency_keys = rows(IDEMPOTENCY, older_than=idempotency.KEPT_FOR)
     done.process_reports = rows(REPORTS, older_than=settings.WORKFLOW_PROCESS_REPORTS_KEPT_DAYS)
     done.resource_samples = rows(SAMPLES, older_than=settings.WORKFLOW_RESOURCE_SAMPLES_KEPT_DAYS)
+    done.notifications = rows(NOTIFICATIONS, older_than=settings.NOTIFICATIONS_KEPT_DAYS)
     done.keys = rows(KEYS, older_than=timedelta(days=1)) + rows(RATES, older_than=timedelta(days=1))
     log.info("execution.pruned", **{column.name: getattr(done, column.name) for column in fields(done)})
     return done

@@ -46,6 +46,7 @@ from execution import (
 from execution.broker import BrokerAway
 from execution.consumption import Consumption
 from execution.models.worker import Wanted
+from execution.notifications.courier import Courier
 from execution.resources import Monitor
 from scheduling_project.common.logs import get_logger
 
@@ -271,14 +272,16 @@ def _forgotten() -> None:
 
 
 _housekeeper: Housekeeper | None = None
+_courier: Courier | None = None
 
 
 def start_housekeeping(sender: Any) -> None:
     """The worker consumes: begin the duties (once; a reconnect sends the signal again)."""
-    global _housekeeper
+    global _housekeeper, _courier
     if _housekeeper is None:
-        _housekeeper = Housekeeper(sender)
+        _housekeeper, _courier = Housekeeper(sender), Courier()
         _housekeeper.start()
+        _courier.start()
     else:
         _housekeeper.consumer = sender
 
@@ -305,10 +308,13 @@ def _end_after(node: str, grace: float) -> None:
 
 def give_back(sender: Any) -> None:
     """The pool has stopped: whatever its processes still held is queued again, uncharged."""
-    global _housekeeper
+    global _housekeeper, _courier
     if _housekeeper is not None:
         _housekeeper.stop()
         _housekeeper = None
+    if _courier is not None:
+        _courier.stop()
+        _courier = None
     _give_back(sender.hostname)
 
 

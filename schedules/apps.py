@@ -12,6 +12,12 @@ class SchedulesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from execution.notifications import conditions
+        from execution.notifications.kinds import NotificationKind
+        from schedules import monitoring
+
+        if monitoring.no_run not in conditions.CHECKS[NotificationKind.NO_RUN]:
+            conditions.CHECKS[NotificationKind.NO_RUN].append(monitoring.no_run)
         post_migrate.connect(keep_housekeeping, sender=self)
 
 

@@ -18,7 +18,7 @@ from django.conf import settings
 from execution import audit as trail
 from execution import engine
 from execution.models import AuditEntry
-from schedules import occurrences
+from schedules import monitoring, occurrences
 from schedules.due import Segment
 from schedules.models import LedgerAudit, Schedule, ScheduleFire, ScheduleVersion
 from scheduling_project.common.logs import get_logger
@@ -192,6 +192,7 @@ def run(*, using: str = "default") -> Audited:
             note=f"{finding.differences} differences between the ledger and the timing",
             using=using,
         )
+        monitoring.note_difference(finding.schedule_id, finding.name, finding.differences, using=using)
     kept = LedgerAudit.objects.using(using).create(
         since=done.since,
         until=done.until,

@@ -18,6 +18,7 @@ from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
+from execution.notifications.courier import Courier
 from schedules.firing_loop import FiringLoop
 from schedules.periodic_tasks import FIRE, SAFETY_NETS
 from scheduling_project.common.logs import get_logger
@@ -42,6 +43,7 @@ class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.firing: FiringLoop | None = None
+        self.courier: Courier | None = None
         self._unready = False
         self._away = False
         self._looked_at = float("-inf")
@@ -64,6 +66,9 @@ class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]
             # Not in __init__: celery makes a second, lazy scheduler for its banner, and may fork in between.
             self.firing = FiringLoop()
             self.firing.start()
+        if self.courier is None:
+            self.courier = Courier()  # so that people are told also when no worker lives
+            self.courier.start()
         try:
             if self._unready:
                 self.setup_schedule()
@@ -89,6 +94,8 @@ class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]
         """Stop firing after the transaction in progress, then release the broker connection."""
         if self.firing is not None:
             self.firing.stop()
+        if self.courier is not None:
+            self.courier.stop()
         super().close()
 
     def enabled_models_qs(self) -> QuerySet[PeriodicTask]:

@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError
 
 from execution import audit, cancellation, creation, engine, live
 from execution.creation import Source, Start
-from schedules import claims, due, policies, versions
+from schedules import claims, due, monitoring, policies, versions
 from schedules.claims import SOURCE_KIND, Advance, LedgerRow
 from schedules.policies import BUFFERING, CatchUp, Decision
 from schedules.states import FireOutcome, FireReason, OnResume, OverlapPolicy, PauseKind
@@ -297,13 +297,15 @@ def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using
     starts: list[Start] = []
     read = _Reader()
     counts: Counter[str] = Counter()
-    for row, visit, is_new in zip(rows, owners, claims.record(rows, using=using), strict=True):
+    news = claims.record(rows, using=using)
+    for row, visit, is_new in zip(rows, owners, news, strict=True):
         if is_new:
             counts[row.outcome] += row.instants
             if row.execution_id is not None:
                 starts.append(_start(visit, workflows, row.execution_id, row.first, read))
     for outcome, instants in counts.items():
         report.count(outcome, instants)
+    monitoring.note(zip(rows, (visit.row for visit in owners), news, strict=True), now=now, using=using)
     settled = _settle_buffered(visits, workflows, starts, report, read)
     claims.settle_buffered(settled, using=using)
     for visit in visits:

@@ -117,6 +117,16 @@ class Environment(BaseSettings):
     METRICS_WORKFLOWS: int = Field(default=50, ge=0, le=1000)
     METRICS_CACHE_SECONDS: float = Field(default=5, ge=0, le=300)
 
+    # Notifications: without a mail server, mails are written to the log of the process that would send them
+    EMAIL_HOST: str = ""
+    EMAIL_PORT: int = Field(default=587, ge=1, le=65535)
+    EMAIL_USER: str = ""
+    EMAIL_PASSWORD: str = ""
+    EMAIL_USE_TLS: bool = True
+    EMAIL_FROM: str = "scheduling@localhost"
+    NOTIFICATION_WEBHOOK_GIVE_UP_HOURS: float = Field(default=24, gt=0, le=720)
+    NOTIFICATIONS_KEPT_DAYS: int = Field(default=30, ge=1, le=36_500)
+
     # Schedules
     SCHEDULE_PERIODIC_TASK_MIRROR: bool = True
     SCHEDULE_CATCH_UP_WINDOW_SECONDS: int = Field(default=86_400, ge=0)
@@ -262,7 +272,9 @@ def _check_port(url: str) -> None:
         raise ValueError("has a host or port that cannot be read; special characters in it must be %-encoded")
 
 
-SECRET_VARIABLES = frozenset({"SECRET_KEY", "WORKFLOW_ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL", "METRICS_TOKEN"})
+SECRET_VARIABLES = frozenset(
+    {"SECRET_KEY", "WORKFLOW_ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL", "METRICS_TOKEN", "EMAIL_PASSWORD"}
+)
 
 
 def _explain(error: ValidationError) -> str:

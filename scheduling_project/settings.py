@@ -155,11 +155,8 @@ WHITENOISE_AUTOREFRESH = DEBUG
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SESSION_COOKIE_HTTPONLY = True
 SECURE_SSL_REDIRECT = env.SECURE_SSL_REDIRECT
-SECURE_REDIRECT_EXEMPT = [
-    r"^healthz/?$",
-    r"^readyz/?$",
-    r"^metrics/?$",
-]  # an orchestrator asks the process itself, without TLS
+# An orchestrator and Prometheus ask the process itself, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz/?$", r"^readyz/?$", r"^metrics/?$"]
 SECURE_HSTS_SECONDS = 0 if DEBUG else 31_536_000
 SECURE_HSTS_INCLUDE_SUBDOMAINS = not DEBUG
 SILENCED_SYSTEM_CHECKS = ["security.W021"]  # HSTS preloading is a promise for a whole domain: not ours to make
@@ -221,6 +218,9 @@ SPECTACULAR_SETTINGS = {
         "AttemptState": "execution.states.AttemptState",
         "DeadLetterState": "execution.states.DeadLetterState",
         "WaitingFor": "execution.states.WaitingFor",
+        "NotificationKind": "execution.notifications.kinds.NotificationKind",
+        "NotificationState": "execution.notifications.kinds.NotificationState",
+        "NotificationChannel": "execution.notifications.kinds.Channel",
         "FireOutcome": "schedules.states.FireOutcome",
         "FireReason": "schedules.states.FireReason",
         "OnResume": "schedules.states.OnResume",
@@ -332,6 +332,18 @@ METRICS_TOKEN = env.METRICS_TOKEN
 METRICS_ALLOWED_NETWORKS = env.METRICS_ALLOWED_NETWORKS
 METRICS_WORKFLOWS = env.METRICS_WORKFLOWS
 METRICS_CACHE_SECONDS = env.METRICS_CACHE_SECONDS
+
+# ── Notifications ──
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if env.EMAIL_HOST else 'console'}.EmailBackend"
+EMAIL_HOST = env.EMAIL_HOST
+EMAIL_PORT = env.EMAIL_PORT
+EMAIL_HOST_USER = env.EMAIL_USER
+EMAIL_HOST_PASSWORD = env.EMAIL_PASSWORD
+EMAIL_USE_TLS = env.EMAIL_USE_TLS
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.EMAIL_FROM
+NOTIFICATION_WEBHOOK_GIVE_UP_HOURS = env.NOTIFICATION_WEBHOOK_GIVE_UP_HOURS
+NOTIFICATIONS_KEPT_DAYS = env.NOTIFICATIONS_KEPT_DAYS
 
 # ── Admin ──
 FLOWER_URL = env.FLOWER_URL or f"http://127.0.0.1:{env.FLOWER_PORT}/"

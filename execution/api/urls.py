@@ -5,6 +5,7 @@ from __future__ import annotations
 from execution.api.capacity import ConcurrencyKeyViewSet, PoolViewSet
 from execution.api.dead_letters import DeadLetterViewSet
 from execution.api.executions import ExecutionViewSet
+from execution.api.notifications import NotificationRuleViewSet
 from execution.api.operations import AuditViewSet, ProcessViewSet, QueueViewSet
 from execution.api.redrive_jobs import RedriveJobViewSet
 from execution.api.resources import ResourcesViewSet
@@ -23,6 +24,7 @@ router.register("concurrency-keys", ConcurrencyKeyViewSet, basename="concurrency
 router.register("processes", ProcessViewSet, basename="process")
 router.register("resources", ResourcesViewSet, basename="resource")
 router.register("secrets", SecretViewSet, basename="secret")
+router.register("notifications/rules", NotificationRuleViewSet, basename="notification-rule")
 router.register("audit", AuditViewSet, basename="audit")
 
 urlpatterns = router.urls

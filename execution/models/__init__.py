@@ -8,6 +8,7 @@ from execution.models.execution import Execution, ExecutionOutput
 from execution.models.idempotency import IdempotencyKey
 from execution.models.metrics import MetricCounter, MetricMark
 from execution.models.news import News
+from execution.models.notification import Notification, NotificationAlert, NotificationRule
 from execution.models.redrive import RedriveItem, RedriveJob
 from execution.models.secret import Secret
 from execution.models.step_run import Attempt, StepLog, StepOutput, StepRun
@@ -26,6 +27,9 @@ __all__ = [
     "MetricCounter",
     "MetricMark",
     "News",
+    "Notification",
+    "NotificationAlert",
+    "NotificationRule",
     "Pool",
     "PoolLease",
     "ProcessReport",

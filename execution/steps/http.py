@@ -53,7 +53,7 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
         GiveUp: the URL is not an absolute http(s) URL, its host resolves to a refused address, or the answer is
             longer than outputs may be.
     """
-    asked = _absolute(argument["url"], argument.get("query"))
+    asked = absolute(argument["url"], argument.get("query"))
     timeout = step.timeout if step.timeout is not None else settings.WORKFLOW_HTTP_TIMEOUT_SECONDS
     deadline = time.monotonic() + timeout
     headers = httpx.Headers({"Host": asked.netloc.decode("ascii"), "Idempotency-Key": claim.idempotency_key})
@@ -64,7 +64,7 @@ def perform(claim: Claim, step: StepPlan, argument: Any) -> Any:
         httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False) as client,
         client.stream(
             argument.get("method", "GET"),
-            _pin(asked),
+            pin(asked),
             headers=headers,
             json=argument.get("json"),
             content=argument.get("body"),
@@ -119,7 +119,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(0.0, (aware - datetime.now(UTC)).total_seconds()), MAX_RETRY_AFTER)
 
 
-def _absolute(text: Any, query: Mapping[str, Any] | None) -> httpx.URL:
+def absolute(text: Any, query: Mapping[str, Any] | None) -> httpx.URL:
     """The URL, the members of `query` added to its own."""
     try:
         url = httpx.URL(text).copy_merge_params(query or {})
@@ -130,7 +130,7 @@ def _absolute(text: Any, query: Mapping[str, Any] | None) -> httpx.URL:
     return url
 
 
-def _pin(url: httpx.URL) -> httpx.URL:
+def pin(url: httpx.URL) -> httpx.URL:
     """The URL with its host replaced by an address that was checked."""
     port = url.port or (443 if url.scheme == "https" else 80)
     try:

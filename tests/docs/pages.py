@@ -95,6 +95,16 @@ SETTINGS: dict[str, dict[str, str]] = {
         "METRICS_WORKFLOWS": "So many workflows have metrics of their own; the others are one, called `other`.",
         "METRICS_CACHE_SECONDS": "How long a process answers `/metrics` with the same figures.",
     },
+    "Notifications": {
+        "EMAIL_HOST": "Mail server. Without one, mails are written to the log of the process that would send them.",
+        "EMAIL_PORT": "Its port.",
+        "EMAIL_USER": "User name there.",
+        "EMAIL_PASSWORD": "Password there.",
+        "EMAIL_USE_TLS": "Use STARTTLS.",
+        "EMAIL_FROM": "Sender of all mails.",
+        "NOTIFICATION_WEBHOOK_GIVE_UP_HOURS": "A webhook that has failed for so long is switched off, with notice.",
+        "NOTIFICATIONS_KEPT_DAYS": "Days for which messages that were sent or given up are kept.",
+    },
     "Triggers": {
         "WORKFLOW_ENCRYPTION_KEYS": "Fernet keys for secrets at rest, newest first; from `SECRET_KEY` when empty.",
         "WORKFLOW_MAX_EVENT_DEPTH": "How many events may follow from one another before the chain is cut.",

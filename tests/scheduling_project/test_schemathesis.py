@@ -42,6 +42,7 @@ COVERED = tuple(
         "events",
         "event-types",
         "api-keys",
+        "notifications",
     )
 )
 
