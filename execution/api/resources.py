@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from drf_spectacular.helpers import forced_singular_serializer
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import ValidationError
@@ -22,6 +23,8 @@ SINCE: Final = OpenApiParameter(
 )
 HOST: Final = OpenApiParameter("host", str, description="Only workers and history of this host.")
 LONGEST_NAME: Final = 200
+#: Not a list of them, though it has no id.
+ONE: Final = forced_singular_serializer(ResourcesSerializer)  # type: ignore[no-untyped-call]
 
 
 class ResourcesViewSet(ResourceViewSet):
@@ -32,7 +35,7 @@ class ResourcesViewSet(ResourceViewSet):
     pagination_class = None
     filter_backends = []
 
-    @extend_schema(operation_id="resources_retrieve", parameters=[SINCE, HOST], responses=ResourcesSerializer)
+    @extend_schema(operation_id="resources_retrieve", parameters=[SINCE, HOST], responses=ONE)
     def list(self, request: Request) -> Response:
         """Hosts, workers with what they run, pools, allocations, and points for charts."""
         since, host = request.query_params.get("since"), request.query_params.get("host")

@@ -34,6 +34,7 @@ COVERED = tuple(
         "dead-letters",
         "queues",
         "processes",
+        "resources",
         "audit",
         "schedules",
         "triggers",
