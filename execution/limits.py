@@ -13,13 +13,13 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
-
-import psutil
+from typing import TYPE_CHECKING, Final
 
 from execution import engine
-from execution.resources import tree_memory
 from scheduling_project.common.logs import get_logger
+
+if TYPE_CHECKING:
+    import psutil
 
 log = get_logger(__name__)
 
@@ -92,6 +92,10 @@ def memory_kept(limit: int | None, *, may_exit: bool, fail: Callable[[MemoryLimi
 def _watch(
     limit: int, over: threading.Event, watching: threading.Lock, fail: Callable[[MemoryLimitExceeded], bool]
 ) -> None:
+    import psutil  # here and not above: a beat reads definitions, too, and measures nothing
+
+    from execution.resources import tree_memory
+
     process = psutil.Process(os.getpid())
     while not over.wait(PERIOD):
         used = tree_memory(process)
@@ -115,6 +119,8 @@ def _watch(
 
 def _end(process: psutil.Process) -> None:
     """End what the step started, and this process."""
+    import psutil
+
     for child in process.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
