@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import graphlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from django.db import transaction
 from django.db.models import Field, QuerySet
 
 from execution import audit, workflows
+from execution.applying import Applied, all_or_nothing, named, noting
 from execution.definition_schema import SECTIONS
 from execution.models import Workflow
-from scheduling_project.common.errors import DomainError, InvalidInput
+from scheduling_project.common.errors import InvalidInput
 
 #: What a document may say of a workflow besides its name and definition.
 PLAIN: Final = ("description", "labels", "priority", "queue", "retry_policy")
-
-
-@dataclass(slots=True)
-class Applied:
-    """What was, or (dry run) would be done, by name; per updated thing its differences."""
-
-    created: list[str] = field(default_factory=list)
-    updated: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unchanged: list[str] = field(default_factory=list)
-    pruned: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "created": self.created,
-            "updated": self.updated,
-            "unchanged": self.unchanged,
-            "pruned": self.pruned,
-        }
-
-    def as_text(self, *, dry_run: bool) -> str:
-        """For people: a line per thing and per difference, and a sum."""
-        lines = [f"+ {name}" for name in self.created]
-        for name, difference in self.updated.items():
-            lines.append(f"~ {name}")
-            for label, change in difference.items():
-                before, after = (json.dumps(change[when], ensure_ascii=False) for when in ("before", "after"))
-                lines.append(f"    {label}: {before} → {after}")
-        lines += [f"- {name}" for name in self.pruned]
-        done = "would be" if dry_run else "were"
-        lines.append(
-            f"{len(self.created)} {done} created, {len(self.updated)} changed, {len(self.pruned)} deleted; "
-            f"{len(self.unchanged)} are as they should be."
-        )
-        return "\n".join(lines)
-
-
-class DryRun(Exception):
-    """Rolls a dry run back."""
 
 
 def export(chosen: QuerySet[Workflow]) -> list[dict[str, Any]]:
@@ -93,45 +53,21 @@ def apply(
         InvalidInput: with fields under ``workflows.<index>``, for all documents at once.
     """
     applied = Applied()
-    problems: dict[str, list[str]] = {}
-    order = _order(documents, problems)
-    try:
-        with transaction.atomic():
-            for index in order:
-                if progress is not None:
-                    progress()
-                try:
-                    with transaction.atomic():
-                        _apply_one(documents[index], applied, actor, note)
-                except DomainError as error:
-                    fields = error.fields or {"": [error.message]}
-                    path = f"workflows.{index}"
-                    problems.update({f"{path}.{name}".rstrip("."): list(rules) for name, rules in fields.items()})
-            if problems:
-                raise InvalidInput("Nothing was applied.", fields=problems)
-            if dry_run:
-                raise DryRun
-    except DryRun:
-        pass
+    with all_or_nothing(dry_run=dry_run) as problems:
+        for path, document in _order(named(documents, "workflows", problems)):
+            if progress is not None:
+                progress()
+            with noting(problems, path):
+                _apply_one(document, applied, actor, note)
     return applied
 
 
-def _order(documents: Sequence[Any], problems: dict[str, list[str]]) -> list[int]:
-    """The positions of the documents that can be read, those that others call before their callers."""
-    places: dict[str, int] = {}
-    for index, document in enumerate(documents):
-        path = f"workflows.{index}"
-        if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
-            problems[path] = ["must be an object with a name"]
-        elif "definition" not in document:
-            problems[f"{path}.definition"] = ["is required"]
-        elif document["name"] in places:
-            problems[f"{path}.name"] = ["is named twice"]
-        else:
-            places[document["name"]] = index
+def _order(documents: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The documents with their paths, those that others call before their callers."""
+    places = {document["name"]: (path, document) for path, document in documents}
     needs = {
-        name: [called for called in _called(documents[places[name]]["definition"]) if called in places]
-        for name in places
+        name: [called for called in _called(document.get("definition")) if called in places]
+        for name, (_, document) in places.items()
     }
     try:
         return [places[name] for name in graphlib.TopologicalSorter(needs).static_order()]
@@ -152,6 +88,8 @@ def _apply_one(document: Mapping[str, Any], applied: Applied, actor: str, note: 
     unknown = {name: ["is not something that can be said of a workflow"] for name in document if name not in KNOWN}
     if unknown:
         raise InvalidInput(fields=unknown)
+    if "definition" not in document:
+        raise InvalidInput(fields={"definition": ["is required"]})
     name, definition = document["name"], document["definition"]
     given = {plain: document.get(plain, _default(plain)) for plain in PLAIN}
     present = Workflow.objects.select_related("published").filter(name=name).first()

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Field, QuerySet
 
 from execution import audit
-from execution.as_code import Applied, DryRun
+from execution.applying import Applied, all_or_nothing, named, noting
 from schedules import lifecycle, values
 from schedules.models import Schedule
 from schedules.states import PauseKind
-from scheduling_project.common.errors import DomainError, InvalidInput
 
 #: Label of schedules that `apply` made; only those are pruned.
 MANAGED = "managed-by"
@@ -69,38 +67,19 @@ def apply(
         InvalidInput: with fields under ``schedules.<index>``, for all documents at once.
     """
     applied = Applied()
-    problems: dict[str, list[str]] = {}
-    names: set[str] = set()
-    try:
-        with transaction.atomic(using=using):
-            for index, document in enumerate(documents):
-                path = f"schedules.{index}"
-                if progress is not None:
-                    progress()
-                if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
-                    problems[path] = ["must be an object with a name"]
-                    continue
-                if document["name"] in names:
-                    problems[f"{path}.name"] = ["is named twice"]
-                    continue
-                names.add(document["name"])
-                try:
-                    with transaction.atomic(using=using):
-                        _apply_one(document, applied, actor, using)
-                except DomainError as error:
-                    fields = error.fields or {"": [error.message]}
-                    problems.update({f"{path}.{name}".rstrip("."): list(rules) for name, rules in fields.items()})
-            if problems:
-                raise InvalidInput("Nothing was applied.", fields=problems)
-            if prune:
-                strays = Schedule.objects.using(using).filter(**{f"labels__{MANAGED}": MANAGER}).exclude(name__in=names)
-                for stray in strays.order_by("name"):
-                    lifecycle.delete(stray.pk, actor=actor, note="pruned by apply", using=using)
-                    applied.pruned.append(stray.name)
-            if dry_run:
-                raise DryRun
-    except DryRun:
-        pass
+    with all_or_nothing(dry_run=dry_run, using=using) as problems:
+        names = set()
+        for path, document in named(documents, "schedules", problems):
+            if progress is not None:
+                progress()
+            names.add(document["name"])
+            with noting(problems, path, using=using):
+                _apply_one(document, applied, actor, using)
+        if prune and not problems:
+            strays = Schedule.objects.using(using).filter(**{f"labels__{MANAGED}": MANAGER}).exclude(name__in=names)
+            for stray in strays.order_by("name"):
+                lifecycle.delete(stray.pk, actor=actor, note="pruned by apply", using=using)
+                applied.pruned.append(stray.name)
     return applied
 
 

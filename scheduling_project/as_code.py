@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
-from django.db import transaction
-
 from execution import as_code as workflow_documents
-from execution.as_code import Applied, DryRun
+from execution.applying import Applied, all_or_nothing
 from execution.models import Workflow
 from schedules import as_code as schedule_documents
 from schedules.models import Schedule
@@ -49,33 +48,32 @@ def apply(
         InvalidInput: with fields such as ``schedules.2.cron_expression``. Mistakes in schedules and triggers are told
             together; those in workflows alone, since the others name workflows.
     """
-    problems = _shape(document)
-    if problems:
-        raise InvalidInput("Nothing was applied.", fields=problems)
+    misshapen = _shape(document)
+    if misshapen:
+        raise InvalidInput("Nothing was applied.", fields=misshapen)
     applied: dict[str, Applied] = {}
-    try:
-        with transaction.atomic():
-            if "workflows" in document:
-                applied["workflows"] = workflow_documents.apply(document["workflows"], actor=actor, progress=progress)
-            if "schedules" in document:
-                try:
-                    applied["schedules"] = schedule_documents.apply(
-                        document["schedules"], actor=actor, prune=prune, progress=progress
-                    )
-                except InvalidInput as error:
-                    problems |= {name: list(rules) for name, rules in error.fields.items()}
-            if "triggers" in document:
-                try:
-                    applied["triggers"] = trigger_documents.apply(document["triggers"], actor=actor, progress=progress)
-                except InvalidInput as error:
-                    problems |= {name: list(rules) for name, rules in error.fields.items()}
-            if problems:
-                raise InvalidInput("Nothing was applied.", fields=problems)
-            if dry_run:
-                raise DryRun
-    except DryRun:
+    with all_or_nothing(dry_run=dry_run) as problems:
+        if "workflows" in document:
+            applied["workflows"] = workflow_documents.apply(document["workflows"], actor=actor, progress=progress)
+        if "schedules" in document:
+            with _told_together(problems):
+                applied["schedules"] = schedule_documents.apply(
+                    document["schedules"], actor=actor, prune=prune, progress=progress
+                )
+        if "triggers" in document:
+            with _told_together(problems):
+                applied["triggers"] = trigger_documents.apply(document["triggers"], actor=actor, progress=progress)
+    if dry_run:
         catalog.expire()
     return applied
+
+
+@contextmanager
+def _told_together(problems: dict[str, list[str]]) -> Iterator[None]:
+    try:
+        yield
+    except InvalidInput as error:
+        problems.update({name: list(rules) for name, rules in error.fields.items()})
 
 
 def _shape(document: Any) -> dict[str, list[str]]:

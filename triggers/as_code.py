@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import transaction
 from django.db.models import Field, QuerySet
 
 from execution import audit
-from execution.as_code import Applied, DryRun
-from scheduling_project.common.errors import DomainError, InvalidInput
+from execution.applying import Applied, all_or_nothing, named, noting
+from scheduling_project.common.errors import InvalidInput
 from triggers import catalog, checks, lifecycle
 from triggers.models import Trigger
 
@@ -52,32 +51,13 @@ def apply(
         InvalidInput: with fields under ``triggers.<index>``, for all documents at once.
     """
     applied = Applied()
-    problems: dict[str, list[str]] = {}
-    names: set[str] = set()
-    try:
-        with transaction.atomic():
-            for index, document in enumerate(documents):
-                path = f"triggers.{index}"
-                if progress is not None:
-                    progress()
-                if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
-                    problems[path] = ["must be an object with a name"]
-                    continue
-                if document["name"] in names:
-                    problems[f"{path}.name"] = ["is named twice"]
-                    continue
-                names.add(document["name"])
-                try:
-                    with transaction.atomic():
-                        _apply_one(document, applied, actor)
-                except DomainError as error:
-                    fields = error.fields or {"": [error.message]}
-                    problems.update({f"{path}.{name}".rstrip("."): list(rules) for name, rules in fields.items()})
-            if problems:
-                raise InvalidInput("Nothing was applied.", fields=problems)
-            if dry_run:
-                raise DryRun
-    except DryRun:
+    with all_or_nothing(dry_run=dry_run) as problems:
+        for path, document in named(documents, "triggers", problems):
+            if progress is not None:
+                progress()
+            with noting(problems, path):
+                _apply_one(document, applied, actor)
+    if dry_run:
         catalog.expire()
     return applied
 
