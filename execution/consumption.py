@@ -62,7 +62,9 @@ class Consumption:
         return None if levels is None else list(levels)
 
     def _change(self, queues: set[str]) -> None:
-        """In the consumer's own thread. What fails is tried again after the next report."""
+        """In the consumer's own thread. What the broker's absence prevents is tried again after the next report."""
+        if self.consumer.task_consumer is None:
+            return
         try:
             if self._levels() is not None:
                 self._channel().priority_steps = self._wanted_levels()
@@ -70,7 +72,7 @@ class Consumption:
                 self.consumer.cancel_task_queue(name)
             for name in sorted(queues - set(self.served())):
                 self.consumer.add_task_queue(name)
-        except Exception:
-            log.exception("worker.consumption_not_changed", queues=sorted(queues))
+        except (*self.consumer.connection_errors, *self.consumer.channel_errors) as error:
+            log.warning("worker.consumption_not_changed", queues=sorted(queues), error=str(error))
         else:
             log.info("worker.consumes", queues=self.served(), levels=self._levels())

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from django.conf import settings
 
-from execution import advance, broken, cancellation, engine, graph_rows, queue, runner
+from execution import advance, broken, cancellation, engine, graph_rows, lost_workers, queue, runner
 from execution.fingerprints import fingerprint
+from execution.lost_workers import Expired
 from execution.plans import Unrunnable, plan_by_id
-from execution.queue import Expired
 from execution.retry import Decision, Failure, RetryDecision, decide
 from execution.states import AttemptState, StepState
 from scheduling_project.common.logs import get_logger
@@ -37,7 +37,7 @@ def rescue(*, now: datetime | None = None) -> Rescued:
     no worker could renew while it was away.
     """
     queued = failed = 0
-    for row in queue.expired(lease=settings.WORKFLOW_LEASE_SECONDS, limit=BATCH, now=now):
+    for row in lost_workers.expired(lease=settings.WORKFLOW_LEASE_SECONDS, limit=BATCH, now=now):
         try:
             taken = _time_out(row, now=now) if row.timed_out else _take_back(row, now=now)
         except Unrunnable as error:  # this one ends here; the others must not wait behind it

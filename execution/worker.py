@@ -34,15 +34,16 @@ from execution import (
     dispatch,
     engine,
     handoff,
+    lost_workers,
     maintenance,
     pressure,
     process_reports,
-    queue,
     queue_order,
     queues,
     redrives,
     workers,
 )
+from execution.background import Background
 from execution.broker import BrokerAway
 from execution.consumption import Consumption
 from execution.models.worker import Wanted
@@ -58,7 +59,6 @@ REDRIVE_SECONDS = 0.5
 SLOW_SECONDS = 30.0
 BACKLOG_PAUSE = 0.05  # seconds between fillings of the in-flight windows while more work waits than they hold
 SHORTEST_PAUSE = 0.005  # seconds between fillings for what is due at instants of its own
-AWAY_PAUSE = 1.0
 COLD_SHUTDOWN_SECONDS = 5.0  # what Celery may take for a cold shutdown after its soft one
 DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
 
@@ -84,7 +84,7 @@ class StepRequest(Request):
     def _mark_gone(self, *, timed_out: bool) -> None:
         step_run_id, _, attempt = str(self.id).rpartition("-")
         try:
-            queue.mark_gone(UUID(step_run_id), attempt=int(attempt), worker=self.hostname, timed_out=timed_out)
+            lost_workers.mark_gone(UUID(step_run_id), attempt=int(attempt), worker=self.hostname, timed_out=timed_out)
         except ValueError:
             log.warning("worker.loss_of_unknown_hint", task_id=self.id)  # not one that `dispatch` has sent
         except engine.DatabaseAway as error:
@@ -93,17 +93,18 @@ class StepRequest(Request):
             engine.close()  # the next pool process is forked from here
 
 
-class Housekeeper(threading.Thread):
+class Housekeeper(Background):
     """The periodic duties of one worker, in one thread with its own connection."""
 
+    area = "worker"
+
     def __init__(self, consumer: Any) -> None:
-        super().__init__(name="workflow-housekeeper", daemon=True)
+        super().__init__("workflow-housekeeper")
         self.consumption = Consumption(consumer)
         self.monitor = Monitor()
         self.pressure = pressure.Pressure.NONE
         self.sampled_at = -math.inf
         self.name_of_worker: str = consumer.hostname
-        self.over = threading.Event()
         self.duties: list[_Duty] = [
             _Duty("sweep", settings.WORKFLOW_SWEEP_SECONDS, self._sweep),
             _Duty("fill", settings.WORKFLOW_SWEEP_SECONDS, self._fill),
@@ -120,23 +121,9 @@ class Housekeeper(threading.Thread):
         self.received = 0
         self.silent_since: float | None = None
 
-    def run(self) -> None:
-        while not self.over.is_set():
-            pause = AWAY_PAUSE
-            try:
-                pause = min(duty.turn() for duty in self.duties)
-            except engine.DatabaseAway as error:
-                log.warning("worker.postgres_away", error=str(error))
-                engine.close()
-            except Exception:
-                log.exception("worker.duty_failed")
-                engine.close()
-            self.over.wait(pause)
-        engine.close()
-
-    def stop(self) -> None:
-        self.over.set()
-        self.join(timeout=5)
+    def turn(self) -> float:
+        """Do every duty whose time has come."""
+        return min(duty.turn() for duty in self.duties)
 
     def _sweep(self) -> None:
         self.backlog = dispatch.sweep().backlog
@@ -320,7 +307,7 @@ def give_back(sender: Any) -> None:
 
 def _give_back(node: str) -> None:
     try:
-        released = queue.release_worker(node, reason="its worker was shut down")
+        released = lost_workers.release_worker(node, reason="its worker was shut down")
         process_reports.report_stopped(node)
     except engine.DatabaseAway as error:
         log.warning("worker.not_released", error=str(error))  # the leases will run out

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import engine, queue
+from execution import engine, queue, step_notes
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
@@ -61,7 +61,7 @@ class StepContext:
         self.check()
         try:
             note = self.redact(note)[:500]
-            queue.note_progress(self.token, {"done": done, "total": total, "note": note})
+            step_notes.note_progress(self.token, {"done": done, "total": total, "note": note})
         except engine.DatabaseAway as error:
             log.warning("step.progress_not_kept", step_run_id=str(self.step_run_id), error=str(error))
             engine.close()
@@ -83,7 +83,7 @@ class StepContext:
             level, message = "warning", f"more than {settings.WORKFLOW_LOG_LINES} lines: the others are not kept"
         text = self.redact(str(message)).replace("\x00", "").encode("utf-8", "backslashreplace").decode()
         try:
-            queue.keep_line(self.token, level=level, message=text[:MAX_LINE])
+            step_notes.keep_line(self.token, level=level, message=text[:MAX_LINE])
         except engine.DatabaseAway as error:
             log.warning("step.line_not_kept", step_run_id=str(self.step_run_id), error=str(error))
             engine.close()

@@ -6,6 +6,7 @@ go to the standard error, so that what ``--json`` prints can always be read by a
 
 from __future__ import annotations
 
+import abc
 import argparse
 import getpass
 import json
@@ -40,7 +41,7 @@ class ExamplesFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatte
     """Django's help, with the examples below it as they are written."""
 
 
-class ConsoleCommand(BaseCommand):
+class ConsoleCommand(BaseCommand, abc.ABC):
     """A command that does one thing: `run`. `examples` stand below its ``--help``."""
 
     examples: ClassVar[str] = ""
@@ -68,9 +69,9 @@ class ConsoleCommand(BaseCommand):
             # The first line alone, without what the driver knows of the server's address.
             raise CommandError(f"Postgres is away ({type(error.__cause__ or error).__name__}).") from None
 
+    @abc.abstractmethod
     def run(self, options: dict[str, Any]) -> None:
         """Do it."""
-        raise NotImplementedError
 
     @property
     def actor(self) -> str:
@@ -135,9 +136,9 @@ class ConsoleCommand(BaseCommand):
 class VerbCommand(ConsoleCommand):
     """A command of verbs: ``do_<verb>`` for each."""
 
+    @abc.abstractmethod
     def add_verbs(self, parser: CommandParser) -> None:
         """Name the verbs and what they take."""
-        raise NotImplementedError
 
     def add_arguments(self, parser: CommandParser) -> None:
         self.verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")

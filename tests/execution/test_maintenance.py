@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Ignore
 
-from execution import engine, graph_rows, maintenance, queue, runner
+from execution import cancellation, engine, lost_workers, maintenance, queue, runner
 from execution.failures import failure_of
 from execution.models import Attempt, DeadLetter, Execution, StepRun
 from execution.plans import plan_by_id
@@ -31,7 +31,7 @@ def running(**step: Any) -> Execution:
 def stopped_by_its_limit(execution: Execution) -> None:
     """What a worker notes when its hard time limit ends a process."""
     run = flow.step(execution, "a")
-    assert queue.mark_gone(run.pk, attempt=run.attempt, worker="w@h", timed_out=True)
+    assert lost_workers.mark_gone(run.pk, attempt=run.attempt, worker="w@h", timed_out=True)
 
 
 # ── Rescue ──
@@ -66,7 +66,7 @@ def test_nobody_is_rescued_before_postgres_was_up_for_a_lease(settings: Any) -> 
     running()
     settings.WORKFLOW_LEASE_SECONDS = 10**9
     assert maintenance.rescue(now=later(minutes=1)) == maintenance.Rescued()
-    assert queue.expired(lease=10**9, now=later(minutes=1)) == []
+    assert lost_workers.expired(lease=10**9, now=later(minutes=1)) == []
 
 
 def test_a_time_limit_is_a_failure_of_the_step_and_needs_no_such_wait(settings: Any) -> None:
@@ -99,7 +99,7 @@ def test_a_time_limit_of_a_step_without_one_comes_from_the_worker() -> None:
 )
 def test_only_the_worker_that_had_the_attempt_can_say_that_it_is_gone(attempt: int, worker: str) -> None:
     run = flow.step(running(), "a")
-    assert not queue.mark_gone(run.pk, attempt=attempt, worker=worker, timed_out=False)
+    assert not lost_workers.mark_gone(run.pk, attempt=attempt, worker=worker, timed_out=False)
 
 
 def test_whoever_comes_second_rescues_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,11 +108,11 @@ def test_whoever_comes_second_rescues_nothing(monkeypatch: pytest.MonkeyPatch) -
         if timed_out:
             stopped_by_its_limit(execution)
         late = later(minutes=1)
-        rows = queue.expired(lease=0, now=late)
+        rows = lost_workers.expired(lease=0, now=late)
         assert queue.cancel(execution.pk, reason="first")
         with monkeypatch.context() as patch:
             patch.setattr("django.conf.settings.WORKFLOW_MAX_WORKER_DEATHS", deaths)
-            patch.setattr(queue, "expired", lambda rows=rows, **_: rows)
+            patch.setattr(lost_workers, "expired", lambda rows=rows, **_: rows)
             assert maintenance.rescue(now=late) == maintenance.Rescued()
     assert not DeadLetter.objects.exists()
 
@@ -132,7 +132,7 @@ def test_a_stopping_worker_gives_back_what_its_processes_hold_uncharged() -> Non
     mine = flow.held(execution, "a")
     other = queue.claim(flow.step(execution, "b").pk, worker="w@h2/1", lease=30)
     assert other is not None
-    assert queue.release_worker("w@h", reason="deploy") == 1
+    assert lost_workers.release_worker("w@h", reason="deploy") == 1
     run = flow.step(execution, "a")
     assert (run.state, run.failures, run.worker_deaths) == ("queued", 0, 0)
     assert Attempt.objects.get(pk=mine.token).state == "released"
@@ -197,11 +197,13 @@ def test_an_execution_past_its_deadline_is_cancelled_and_announced() -> None:
     assert flow.step(execution, "a").state == "cancelled"
 
 
-def test_a_deadline_that_somebody_else_met_first_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_execution_that_ended_before_its_deadline_is_left_alone() -> None:
     execution = flow.begin({"a": flow.http()})
     flow.succeed(execution, "a")
-    monkeypatch.setattr(graph_rows, "overdue", lambda **_: [execution.pk])
-    assert maintenance.cancel_overdue() == 0
+    ended = flow.fresh(execution)
+    with engine.transaction():
+        assert cancellation.cancel(execution.pk, reason="too late") is False
+    assert (flow.fresh(execution).state, flow.fresh(execution).finished_at) == ("succeeded", ended.finished_at)
 
 
 # ── Decisions that were forgotten ──

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from execution import advance, engine, graph_rows, queue
+from execution import advance, engine, graph_rows, queue, step_notes
 from execution.models import Attempt, DeadLetter, Execution, QueueSettings, StepOutput, StepRun
 from execution.plans import plan_by_id
 from execution.states import DeadLetterState, ExecutionState, StepState
@@ -96,9 +96,9 @@ def test_an_attempts_outcome_can_be_read_by_its_token_alone() -> None:
 def test_progress_of_an_attempt_that_has_ended_is_not_kept() -> None:
     execution = flow.begin({"a": flow.http()})
     held = flow.held(execution, "a")
-    queue.note_progress(held.token, {"done": 1})
+    step_notes.note_progress(held.token, {"done": 1})
     flow.finish(held)
-    queue.note_progress(held.token, {"done": 2})
+    step_notes.note_progress(held.token, {"done": 2})
     assert Attempt.objects.get().progress == {"done": 1}
 
 

@@ -11,7 +11,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from execution import advance, engine, maintenance, queue
+from execution import advance, engine, lost_workers, maintenance, queue
 from execution.models import Attempt, DeadLetter, Execution, StepRun
 from execution.plans import plan_by_id
 from execution.states import (
@@ -145,7 +145,7 @@ class Player:
         maintenance.ring_timers(now=self.now)
 
     def release(self) -> None:
-        queue.release_worker("w@h", reason="deploy", now=self.now)
+        lost_workers.release_worker("w@h", reason="deploy", now=self.now)
 
     def cancel(self) -> None:
         if self.dice.random() < 0.2:

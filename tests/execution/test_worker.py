@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request
 from django.db import OperationalError
 
-from execution import dispatch, engine, maintenance, queue, worker
+from execution import dispatch, engine, lost_workers, maintenance, worker
 from execution.models import Attempt, ProcessReport, StepRun
 from execution.worker import Housekeeper, StepRequest
 from tests.execution import flow
@@ -98,7 +98,7 @@ def test_a_loss_that_cannot_be_noted_is_left_to_the_lease(monkeypatch: pytest.Mo
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("gone")
 
-    monkeypatch.setattr(queue, "mark_gone", away)
+    monkeypatch.setattr(lost_workers, "mark_gone", away)
     request, told = request_of("0190b3a4-0000-7000-8000-000000000000-1", monkeypatch)
     request.on_timeout(False, 5)
     assert told == ["timeout"]
@@ -136,7 +136,7 @@ def test_what_cannot_be_given_back_is_left_to_the_leases(monkeypatch: pytest.Mon
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("gone")
 
-    monkeypatch.setattr(queue, "release_worker", away)
+    monkeypatch.setattr(lost_workers, "release_worker", away)
     worker._give_back("w@h")
 
 
@@ -195,7 +195,7 @@ def test_a_duty_is_done_when_it_is_due() -> None:
 
 @pytest.mark.parametrize("error", [OperationalError("gone"), ValueError("a bug")])
 def test_a_duty_that_fails_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr(worker, "AWAY_PAUSE", 0.01)
+    monkeypatch.setattr(Housekeeper, "pause_after_failure", 0.01)
     keeper = Housekeeper(consumer())
     turns: list[int] = []
 

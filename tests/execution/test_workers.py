@@ -40,6 +40,8 @@ class Consumer:
     """What of Celery's consumer is changed; calls are made at once."""
 
     hostname = "w@h"
+    connection_errors = (OSError,)
+    channel_errors = ()
 
     def __init__(self) -> None:
         self.known = {"default": 1, "io": 1, "bulk": 1}
