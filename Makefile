@@ -11,7 +11,7 @@ UV ?= uv
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run stop reset test check static lint types imports migrations audit bench drills lock clean
+.PHONY: help install install-dev run stop reset test check static lint types imports migrations audit docs containers bench drills lock clean
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,7 +42,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-static: lint types imports migrations audit ## Check all that can be checked without running it
+static: lint types imports migrations audit docs containers ## Check all that can be checked without running it
 
 check: static ## Run all that the continuous integration runs
 	@$(MAKE) --no-print-directory test COVERAGE=1
@@ -62,6 +62,13 @@ migrations: install-dev ## Check that the migrations match the models
 
 audit: install-dev ## Check that the locks are pinned and hashed and what is installed is what they say
 	$(BIN)/python .ci/audit-dependencies
+
+docs: install-dev ## Build the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+containers: install-dev ## Check the container files, without a container engine
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	@if [ -x $(BIN)/hadolint ]; then set -x; $(BIN)/hadolint docker/Dockerfile; else echo "hadolint: none for this machine"; fi
 
 bench: install-dev ## Measure, and write the figures to tests/benchmarks/results
 	$(BIN)/python -m tests.benchmarks

@@ -84,7 +84,8 @@ def test_the_image_holds_every_package_and_is_installed_from_the_lock_file() -> 
         assert f"COPY {package} ./{package}\n" in DOCKERFILE
         assert f"!{package}\n" in (FOLDER / "Dockerfile.dockerignore").read_text()
     assert "--require-hashes --requirement /tmp/requirements.txt" in DOCKERFILE
-    assert "USER scheduling" in DOCKERFILE
+    assert "USER 10001" in DOCKERFILE  # a number, so that Kubernetes can check that it is not root
+    assert 'ENTRYPOINT ["entrypoint"]' in DOCKERFILE
     assert "HEALTHCHECK" in DOCKERFILE
 
 
