@@ -9,13 +9,14 @@ from __future__ import annotations
 import traceback as tracebacks
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 
-from execution import dispatch, engine, epilogue, graph_rows, queue, signals
+from execution import dispatch, engine, epilogue, graph_rows, items, queue, signals
 from execution.expressions import ExpressionError, Reference, Template
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan, seconds
@@ -45,6 +46,11 @@ def ending_of(
         failed=unhandled,
         **details,
     )
+
+
+def as_item(ending: Ending) -> Ending:
+    """The ending of a fan-out's item: its step counts every failure, also those that it tolerates."""
+    return replace(ending, failed=ending.state is StepState.FAILED)
 
 
 def conclude(
@@ -89,8 +95,10 @@ def conclude_held(
         redrives, tells: what its claim knew of dead letters and listeners; true for one who does not know.
     """
     step = plan.steps[name]
-    parts = queue.parts_of(ending, is_item=is_item, redrives=redrives, tells=tells)
     if is_item:
+        ending = as_item(ending)
+    parts = queue.parts_of(ending, is_item=is_item, redrives=redrives, tells=tells)
+    if is_item and not (ending.failed and step.stops_items):
         # Nothing is to be decided until the last item ends: until then the one statement is the transaction.
         finished = queue.finish(
             step_run_id,
@@ -134,9 +142,11 @@ def settle(
     plan: Plan,
     leaving: Sequence[StepState],
     ending: Ending,
+    is_item: bool = False,
     now: datetime | None = None,
 ) -> Finished | None:
     """End a step run that nobody runs, and advance its execution in the same transaction."""
+    ending = as_item(ending) if is_item else ending
     with engine.transaction():
         finished = queue.settle(step_run_id, execution_id=execution_id, leaving=leaving, ending=ending, now=now)
         if finished is not None:
@@ -155,10 +165,14 @@ def follow(
 
 def _follow(execution_id: UUID, plan: Plan, finished: Finished, *, now: datetime | None, using: str | None) -> bool:
     """`follow`, but for what waits for a decision: the successors, or a section that was opened (then it is True)."""
-    hints = [*finished.ready, *([finished.next_item] if finished.next_item else [])]
+    hints = list(finished.ready)
+    if finished.parent_id is not None:
+        open_items = _stop_items(finished.parent_id, plan.steps[finished.name], finished, now=now, using=using)
+        if finished.next_item is not None and open_items == finished.parent_items_open:
+            hints.append(finished.next_item)
+        if open_items == 0:
+            _fan_in(execution_id, finished.parent_id, plan.steps[finished.name], plan, now=now, using=using)
     dispatch.publish_on_commit(hints, using=using)
-    if finished.parent_id is not None and finished.parent_items_open == 0:
-        _fan_in(execution_id, finished.parent_id, plan, now=now)
     if finished.frees:
         signals.announce_freed(using=using)
     if finished.execution_state is None:
@@ -295,24 +309,24 @@ def _fan_out(
     execution_id: UUID,
     step: StepPlan,
     plan: Plan,
-    items: Any,
+    values: Any,
     *,
     now: datetime | None,
     using: str | None,
 ) -> list[Hint]:
-    if not isinstance(items, list):
-        raise ValueError(f"for_each needs a list, got {type(items).__name__}")
-    if len(items) > settings.WORKFLOW_MAX_FAN_OUT:
-        raise ValueError(f"for_each has {len(items)} items; at most {settings.WORKFLOW_MAX_FAN_OUT} are allowed")
-    if not items:
-        output = {"count": 0, "succeeded": 0, "failed": 0, "results": []}
+    if not isinstance(values, list):
+        raise ValueError(f"for_each needs a list, got {type(values).__name__}")
+    if len(values) > settings.WORKFLOW_MAX_FAN_OUT:
+        raise ValueError(f"for_each has {len(values)} items; at most {settings.WORKFLOW_MAX_FAN_OUT} are allowed")
+    if not values:
+        output = {**items.totals([]), "errors": [], "results": []}
         ending = ending_of(plan, step, state=StepState.SUCCEEDED, output=output, has_output=True)
         _settle_ripe(step_run_id, execution_id, plan, ending, now=now, using=using)
         return []
-    graph_rows.decide(step_run_id, waiting_for=WaitingFor.CHILD.value, items=len(items), now=now, using=using)
+    graph_rows.decide(step_run_id, waiting_for=WaitingFor.CHILD.value, items=len(values), now=now, using=using)
     return graph_rows.fan_out(
         step_run_id,
-        items=items,
+        items=values,
         parallel=step.max_parallel,
         bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL,
         now=now,
@@ -320,29 +334,51 @@ def _fan_out(
     )
 
 
-def _fan_in(execution_id: UUID, parent_id: UUID, plan: Plan, *, now: datetime | None) -> None:
+def _stop_items(
+    parent_id: UUID, step: StepPlan, finished: Finished, *, now: datetime | None, using: str | None
+) -> int | None:
+    """Let no further item begin when the one that has ended failed and too many have; how many are open then."""
+    failed = finished.parent_items_failed
+    if not step.stops_items or not failed or not finished.parent_items_open:
+        return finished.parent_items_open
+    if not items.stops(step, failed=failed, total=graph_rows.item_count(parent_id, using=using)):
+        return finished.parent_items_open
+    reason = f"{items.STOPPED}{failed} items had failed"
+    return graph_rows.stop_items(parent_id, reason=reason, now=now, using=using)
+
+
+def _fan_in(
+    execution_id: UUID, parent_id: UUID, step: StepPlan, plan: Plan, *, now: datetime | None, using: str | None
+) -> None:
     """The last item has ended: so does the step, with its items' results as far as they fit the payload cap."""
-    results = graph_rows.item_results(parent_id)
-    failed = sum(1 for state, _ in results if state == StepState.FAILED)
-    succeeded = sum(1 for state, _ in results if state == StepState.SUCCEEDED)  # others were skipped
-    output: dict[str, Any] = {"count": len(results), "succeeded": succeeded, "failed": failed}
+    results = graph_rows.item_results(parent_id, using=using)
+    output: dict[str, Any] = items.totals(state for state, _ in results)
+    state, reason = items.verdict(step, output)
+    errors = graph_rows.item_errors(parent_id, limit=items.MOST_ERRORS, using=using) if output["failed"] else []
+    output["errors"] = [error.as_json() for error in errors]
     if sum(len(data or "null") for _, data in results) <= settings.WORKFLOW_MAX_PAYLOAD_BYTES:
         output["results"] = [engine.load_json(data) for _, data in results]
     else:
         output |= {"results": None, "truncated": True}
-    step = plan.steps[graph_rows.step_name(parent_id)]
-    broken = failed > 0 and not step.continue_on_error
+    told = items.described(errors)
+    lettered = state is StepState.FAILED and step.max_failed is not None and not step.continue_on_error
     ending = ending_of(
         plan,
         step,
-        state=StepState.FAILED if broken else StepState.SUCCEEDED,
-        reason=f"{failed} of {len(results)} items failed" if failed else "",
+        state=state,
+        reason=reason,
         output=output,
         has_output=True,
+        letter="items" if lettered else "",
+        error_type="ItemsFailed" if lettered else "",
+        error=f"{reason}: {told}" if lettered else "",
+        fingerprint=fingerprint("ItemsFailed", errors[0].type, step.name) if lettered else "",
     )
-    finished = queue.settle(parent_id, execution_id=execution_id, leaving=[StepState.WAITING], ending=ending, now=now)
+    finished = queue.settle(
+        parent_id, execution_id=execution_id, leaving=[StepState.WAITING], ending=ending, now=now, using=using
+    )
     if finished is not None:
-        follow(execution_id, plan, finished, now=now)
+        follow(execution_id, plan, finished, now=now, using=using)
 
 
 def _keep_output(execution_id: UUID, output: Template, *, now: datetime | None, using: str | None) -> ExecutionState:

@@ -15,6 +15,7 @@ from execution.failures import class_names, storable
 from execution.fingerprints import fingerprint
 from execution.graph import Plan, StepPlan
 from execution.plans import Unrunnable, plan_by_id
+from execution.queue import Ending
 from execution.retry import Decision, Failure, decide, effective_policy
 from execution.states import AttemptState, ExecutionState, StepState
 from execution.steps.workflow import TOPIC
@@ -70,7 +71,7 @@ def _settle(child_id: UUID, *, now: datetime | None) -> None:
         ending = advance.ending_of(
             plan, step, state=StepState.SUCCEEDED, output=output, has_output=ended.output is not None
         )
-        advance.settle(waiting.id, execution_id=caller, plan=plan, leaving=[StepState.WAITING], ending=ending, now=now)
+        _end(waiting, caller, plan, ending, now=now)
         return
     _settle_failure(child_id, ended, waiting, caller, plan, step, now=now)
 
@@ -113,7 +114,19 @@ def _settle_failure(
         fingerprint=fingerprint(error_type, failure.message, step.name),
         decision=decision.as_json(),
     )
-    advance.settle(waiting.id, execution_id=caller, plan=plan, leaving=[StepState.WAITING], ending=ending, now=now)
+    _end(waiting, caller, plan, ending, now=now)
+
+
+def _end(waiting: Any, caller: UUID, plan: Plan, ending: Ending, *, now: datetime | None) -> None:
+    advance.settle(
+        waiting.id,
+        execution_id=caller,
+        plan=plan,
+        leaving=[StepState.WAITING],
+        ending=ending,
+        is_item=waiting.parent_id is not None,
+        now=now,
+    )
 
 
 def failure_of(child_id: UUID, ended: Any) -> Failure:

@@ -104,6 +104,17 @@ _STEP: dict[str, Any] = {
         "when": {"type": "object", "description": "An event pattern over {input, steps, execution}."},
         "for_each": {"description": "A list, or an expression that gives one; `item` is each of its values."},
         "max_parallel": {"type": "integer", "minimum": 1, "maximum": 100_000},
+        "max_failed": {
+            "description": "How many items may fail, or how many percent of them, with the step still succeeding.",
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 1_000_000},
+                {"type": "string", "pattern": r"^(100|[0-9]{1,2}(\.[0-9]{1,3})?)%$"},
+            ],
+        },
+        "on_item_error": {
+            "enum": ["continue", "stop"],
+            "description": "When more have failed than may: the other items go on, or no further one begins.",
+        },
         "retry": {"$ref": "#/$defs/retry"},
         "timeout": {"type": "number", "exclusiveMinimum": 0, "maximum": 604_800},
         "on_error": {"enum": ["fail", "continue"]},

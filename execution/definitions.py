@@ -250,8 +250,9 @@ class _Step:
             self.note("is only for steps that run a task", "with")
         if kind == "workflow":
             self.check_called()
-        if "max_parallel" in step and "for_each" not in step:
-            self.note("is only for steps with for_each", "max_parallel")
+        for member in ("max_parallel", "max_failed", "on_item_error") if "for_each" not in step else ():
+            if member in step:
+                self.note("is only for steps with for_each", member)
         self.check_durations(kind)
         if kind == "http":
             self.check_url(step["http"]["url"])

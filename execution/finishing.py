@@ -138,7 +138,7 @@ _ITEM = """, parent AS (
     UPDATE execution_steprun p
     SET items_open = p.items_open - 1, items_failed = p.items_failed + %(failed)s::int
     FROM fenced WHERE p.id = fenced.parent_id
-    RETURNING p.id, p.items_open
+    RETURNING p.id, p.items_open, p.items_failed
 ), next AS MATERIALIZED (
     SELECT i.id FROM execution_steprun i, fenced
     WHERE i.parent_id = fenced.parent_id AND i.state = 'waiting' AND i.waiting_for = 'needs'
@@ -188,7 +188,8 @@ def statement(guard: str, parts: Part = EVERYTHING, *, spares_last: bool = False
     Args:
         spares_last: it ends no item that is the last open one of its fan-out.
 
-    Its row, if it ended one: parent_id, parent_items_open, ready, ripe, next_item, execution_state, frees.
+    Its row, if it ended one: name, parent_id, parent_items_open, parent_items_failed, ready, ripe, next_item,
+    execution_state, frees.
     """
     step, item = Part.STEP in parts, Part.ITEM in parts
     freed = step and Part.SUCCESSORS in parts
@@ -209,8 +210,10 @@ def statement(guard: str, parts: Part = EVERYTHING, *, spares_last: bool = False
         _REDRIVEN if step and redrive else "",
     ]
     columns = {
+        "name": "fenced.name",
         "parent_id": "fenced.parent_id",
         "parent_items_open": "(SELECT items_open FROM parent)" if item else "NULL::int",
+        "parent_items_failed": "(SELECT items_failed FROM parent)" if item else "NULL::int",
         "ready": f"(SELECT json_agg({_HINT}) FROM freed WHERE state = 'queued')" if freed else "NULL::json",
         "ripe": "(SELECT array_agg(name) FROM freed WHERE state = 'waiting' AND needs_open = 0)"
         if freed

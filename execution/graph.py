@@ -32,6 +32,22 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many items of a fan-out may fail: a number, or a part of them in percent."""
+
+    count: int = 0
+    percent: float | None = None
+
+    def of(self, total: int) -> int:
+        """How many of `total` that is, rounded down.
+
+        >>> Tolerance(percent=10).of(25)
+        2
+        """
+        return self.count if self.percent is None else int(total * self.percent / 100)
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """One step of a definition, compiled. `argument` is the part that names its kind (`with` for a task)."""
 
@@ -54,11 +70,16 @@ class StepPlan:
     section: str = ""
     rate: RateLimit | None = None
     memory: int | None = None
+    max_failed: Tolerance | None = None
+    stops_items: bool = False
 
     @property
     def writes_letters(self) -> bool:
-        """Whether an attempt that fails for good leaves a dead letter: nobody handles the failure."""
-        return not self.continue_on_error
+        """Whether an attempt that fails for good leaves a dead letter: nobody handles the failure.
+
+        Where some items may fail, it is the step that fails, if too many do, and leaves one letter for all.
+        """
+        return not self.continue_on_error and self.max_failed is None
 
     @property
     def is_plain(self) -> bool:
@@ -182,7 +203,18 @@ def _compile_step(
         section=section,
         rate=_compile_rate(raw["rate"], f"{path}.rate") if "rate" in raw else None,
         memory=memory_of(raw["limits"]["memory"]) if "memory" in raw.get("limits", {}) else None,
+        max_failed=tolerance(raw["max_failed"]) if "max_failed" in raw else None,
+        stops_items=raw.get("on_item_error") == "stop",
     )
+
+
+def tolerance(raw: int | str) -> Tolerance:
+    """How many items may fail, from a number or a text such as ``"2.5%"``.
+
+    >>> tolerance("2.5%")
+    Tolerance(count=0, percent=2.5)
+    """
+    return Tolerance(count=raw) if isinstance(raw, int) else Tolerance(percent=float(raw.removesuffix("%")))
 
 
 def _compile_rate(raw: Mapping[str, Any], path: str) -> RateLimit:

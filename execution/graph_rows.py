@@ -12,6 +12,7 @@ from uuid import UUID
 
 from execution import engine
 from execution.finishing import letter_news
+from execution.items import ItemError
 from execution.queue import CLOCK, Hint
 from scheduling_project.common.ids import uuid7
 
@@ -135,23 +136,68 @@ def fan_out(
     return [Hint(*row[:6]) for row in engine.fetch_all(FAN_OUT, params, using=using) if row.dispatched]
 
 
+# Race: an item is claimed or ends while the others are stopped. The execution's row is held, so no other end counts the
+# parent's items meanwhile; a claim that was first leaves a row that runs, which the UPDATE re-reads and spares.
+STOP_ITEMS = f"""
+WITH {CLOCK},
+stopped AS (
+    UPDATE execution_steprun s
+    SET state = 'skipped', state_reason = %(reason)s::text, waiting_for = NULL, finished_at = clock.now,
+        dispatched_at = NULL
+    FROM clock WHERE s.parent_id = %(parent)s::uuid
+      AND (s.state IN ('queued', 'retryable') OR (s.state = 'waiting' AND s.waiting_for <> 'child'))
+    RETURNING s.id
+)
+UPDATE execution_steprun p SET items_open = p.items_open - (SELECT count(*) FROM stopped)::int
+WHERE p.id = %(parent)s::uuid
+RETURNING p.items_open
+"""
+
+
+def stop_items(parent_id: UUID, *, reason: str, now: datetime | None = None, using: str | None = None) -> int:
+    """Skip the items of a fan-out that are not under way; returns how many are. The execution's row is held."""
+    row = engine.fetch_one(STOP_ITEMS, {"parent": parent_id, "reason": reason[:500], "now": now}, using=using)
+    assert row is not None
+    open_items: int = row.items_open
+    return open_items
+
+
+ITEM_COUNT = """
+SELECT i.item_index + 1 AS total FROM execution_steprun p
+JOIN execution_steprun i ON i.execution_id = p.execution_id AND i.name = p.name AND i.item_index IS NOT NULL
+WHERE p.id = %(parent)s::uuid ORDER BY i.item_index DESC LIMIT 1
+"""
+
+
+def item_count(parent_id: UUID, *, using: str | None = None) -> int:
+    """How many items a fan-out has, without counting them: its last one's place tells."""
+    row = engine.fetch_one(ITEM_COUNT, {"parent": parent_id}, using=using)
+    total: int = 0 if row is None else row.total
+    return total
+
+
+ITEM_ERRORS = """
+SELECT s.item_index, coalesce(a.error_type, '') AS error_type, coalesce(nullif(a.error, ''), s.state_reason) AS error
+FROM execution_steprun s LEFT JOIN execution_attempt a ON a.id = s.last_token
+WHERE s.parent_id = %(parent)s::uuid AND s.state = 'failed' ORDER BY s.item_index LIMIT %(limit)s::int
+"""
+
+
+def item_errors(parent_id: UUID, *, limit: int, using: str | None = None) -> list[ItemError]:
+    """Why the first failed items of a fan-out failed, in order."""
+    rows = engine.fetch_all(ITEM_ERRORS, {"parent": parent_id, "limit": limit}, using=using)
+    return [ItemError(*row) for row in rows]
+
+
 ITEM_RESULTS = """
 SELECT s.state, o.data FROM execution_steprun s LEFT JOIN execution_stepoutput o ON o.step_run_id = s.id
 WHERE s.parent_id = %(parent)s::uuid ORDER BY s.item_index
 """
 
 
-def item_results(parent_id: UUID) -> list[tuple[str, str | None]]:
+def item_results(parent_id: UUID, *, using: str | None = None) -> list[tuple[str, str | None]]:
     """State and output (JSON text) of every item of a fan-out, in order."""
-    return [(row.state, row.data) for row in engine.fetch_all(ITEM_RESULTS, {"parent": parent_id})]
-
-
-def step_name(step_run_id: UUID) -> str:
-    """The name of a step run."""
-    row = engine.fetch_one("SELECT name FROM execution_steprun WHERE id = %(id)s::uuid", {"id": step_run_id})
-    assert row is not None
-    name: str = row.name
-    return name
+    return [(row.state, row.data) for row in engine.fetch_all(ITEM_RESULTS, {"parent": parent_id}, using=using)]
 
 
 KEEP_OUTPUT = """

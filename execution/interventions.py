@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
+
 from execution import engine, finishing
 from execution.queue import CLOCK, Ending, Finished, Hint, ending_params, finished_of
 from execution.resumption import Resumption, StepFact
@@ -126,13 +128,17 @@ FROM clock WHERE e.id = %(id)s::uuid AND e.state IN ('failed', 'running', 'pause
 RETURNING e.id
 """
 
+# As many are handed over as may be in flight; the sweep hands over the others as these are claimed.
 REQUEUE = f"""
 WITH {CLOCK}
 UPDATE execution_steprun s
 SET state = 'queued', state_reason = '', waiting_for = NULL, finished_at = NULL, failures = 0, worker_deaths = 0,
-    timeout_at = NULL, available_at = clock.now, dispatched_at = clock.now, dispatches = 1
-FROM clock WHERE s.id = ANY(%(ids)s::uuid[]) AND s.state = 'failed'
-RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt
+    timeout_at = NULL, available_at = clock.now,
+    dispatched_at = CASE WHEN again.place <= %(bound)s::int THEN clock.now END,
+    dispatches = (again.place <= %(bound)s::int)::int
+FROM clock, unnest(%(ids)s::uuid[]) WITH ORDINALITY AS again (id, place)
+WHERE s.id = again.id AND s.state IN ('failed', 'skipped')
+RETURNING s.id, s.label, s.queue, s.priority, s.timeout, s.attempt, s.dispatched_at IS NOT NULL AS dispatched
 """
 
 REWAIT = f"""
@@ -242,14 +248,16 @@ def reopen(
     }
     if not engine.fetch_all(REOPEN, params, using=using):
         return None
-    rows = engine.fetch_all(REQUEUE, {"ids": list(again.queued), "now": now}, using=using)
-    for waiting_for, open_counts in (("needs", again.waiting), ("child", again.fan_outs)):
+    requeued = {"ids": list(again.queued), "bound": settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, "now": now}
+    rows = engine.fetch_all(REQUEUE, requeued, using=using)
+    held_items = dict.fromkeys(again.held_items, 1)  # each is freed by the end of one before it
+    for waiting_for, open_counts in (("needs", {**again.waiting, **held_items}), ("child", again.fan_outs)):
         if open_counts:
             ids, counts = list(open_counts.keys()), list(open_counts.values())
             engine.fetch_all(REWAIT, {"waiting_for": waiting_for, "ids": ids, "open": counts, "now": now}, using=using)
     but = list(again.restarts or ())  # these follow when their section does
     engine.fetch_all(REDRIVE_LETTERS, {"id": execution_id, "actor": actor, "but": but}, using=using)
-    return [Hint(*row) for row in rows]
+    return [Hint(*row[:6]) for row in rows if row.dispatched]
 
 
 def move_letter(

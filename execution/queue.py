@@ -225,16 +225,18 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What a finishing statement did.
+    """What a finishing statement did to the step run of this `name`.
 
     `ripe`: successors whose needs are met and that wait for a decision. `frees`: it gave up units of a pool or a
     place of a concurrency key, which `execution.concurrency` now gives to the next.
     """
 
+    name: str
     ready: list[Hint]
     ripe: list[str]
     parent_id: UUID | None
     parent_items_open: int | None
+    parent_items_failed: int | None
     next_item: Hint | None
     execution_state: str | None
     frees: bool
@@ -296,10 +298,12 @@ def finished_of(row: Any | None) -> Finished | None:
     if row is None:
         return None
     return Finished(
+        name=row.name,
         ready=[_hint(values) for values in row.ready or ()],
         ripe=row.ripe or [],
         parent_id=row.parent_id,
         parent_items_open=row.parent_items_open,
+        parent_items_failed=row.parent_items_failed,
         next_item=None if row.next_item is None else _hint(row.next_item),
         execution_state=row.execution_state,
         frees=bool(row.frees),

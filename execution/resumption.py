@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from execution.graph import Plan
+from execution.items import STOPPED
 from execution.states import STEP_TERMINAL, StepState
 
 #: How the finishing statement marks what can no longer run because something it needs has failed.
@@ -29,7 +30,8 @@ class Resumption:
     """How step runs change. Everything else keeps its state and its output.
 
     `queued` run again at once. `waiting` (id → needs that have not ended) wait, or are decided anew when that is 0.
-    `fan_outs` (id → items that have not ended) wait for their items, some of which are among `queued`.
+    `fan_outs` (id → items that have not ended) wait for their items. Of these as many are among `queued` as run at
+    once (``max_parallel``); the `held_items` follow them.
     `restarts`: main steps run again, so the sections (whose steps these are) follow anew; None when only they failed.
     `steps`: how many steps (not items) are open again. `failures`: how many of them had failed for good.
     """
@@ -37,6 +39,7 @@ class Resumption:
     queued: tuple[UUID, ...] = ()
     waiting: Mapping[UUID, int] = field(default_factory=dict)
     fan_outs: Mapping[UUID, int] = field(default_factory=dict)
+    held_items: tuple[UUID, ...] = ()
     steps: int = 0
     failures: int = 0
     restarts: tuple[str, ...] | None = None
@@ -69,16 +72,19 @@ def resumption(plan: Plan, facts: Iterable[StepFact]) -> Resumption:
         return sum(1 for need in needs if need in again or (need in steps and steps[need].state not in STEP_TERMINAL))
 
     queued: list[UUID] = []
+    held_items: list[UUID] = []
     waiting: dict[UUID, int] = {}
     fan_outs: dict[UUID, int] = {}
     for name in plan.steps:
         if name not in again:
             continue
         row = steps[name]
-        failed_items = [item for item in items.get(row.id, ()) if item.state == StepState.FAILED]
-        if name in failed and failed_items:
-            queued.extend(item.id for item in failed_items)
-            fan_outs[row.id] = len(failed_items)
+        again_items = [item.id for item in items.get(row.id, ()) if _is_open_again(item)]
+        if name in failed and again_items:
+            places = plan.steps[name].max_parallel or len(again_items)
+            queued.extend(again_items[:places])
+            held_items.extend(again_items[places:])
+            fan_outs[row.id] = len(again_items)
         elif name in failed and plan.steps[name].is_plain:
             queued.append(row.id)
         else:
@@ -87,10 +93,16 @@ def resumption(plan: Plan, facts: Iterable[StepFact]) -> Resumption:
         tuple(queued),
         waiting,
         fan_outs,
+        held_items=tuple(held_items),
         steps=len(again),
         failures=len(failed),
         restarts=tuple(name for name, step in plan.steps.items() if step.section) if restarts else None,
     )
+
+
+def _is_open_again(item: StepFact) -> bool:
+    """An item that failed, or that another's failure kept from beginning."""
+    return item.state == StepState.FAILED or (item.state == StepState.SKIPPED and item.reason.startswith(STOPPED))
 
 
 def _is_skipped_behind(row: StepFact | None) -> bool:

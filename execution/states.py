@@ -100,7 +100,7 @@ STEP_TRANSITIONS: Transitions = {
     _S.RETRYABLE: frozenset({_S.RUNNING, _S.WAITING, _S.SUCCEEDED, _S.SKIPPED, _S.CANCELLED}),
     _S.SUCCEEDED: frozenset({_S.WAITING}),  # a `finally` section runs again after a resumption
     _S.FAILED: frozenset({_S.QUEUED, _S.WAITING}),  # resume, redrive
-    _S.SKIPPED: frozenset({_S.WAITING}),  # resume brings back what was skipped behind the failure
+    _S.SKIPPED: frozenset({_S.QUEUED, _S.WAITING}),  # resume brings back what was skipped behind the failure
     _S.CANCELLED: frozenset(),
 }
 DEAD_LETTER_TRANSITIONS: Transitions = {

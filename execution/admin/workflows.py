@@ -34,6 +34,8 @@ HISTORY: Final = 60
 LATEST: Final = 12
 MOST_USERS: Final = 50
 MOST_PROBLEMS: Final = 20
+#: Members of a step that a version's table names where they are stated.
+SHOWN_OPTIONS: Final = ("for_each", "max_failed", "on_item_error", "when", "retry", "timeout", "queue", "on_error")
 
 EXAMPLE: Final[dict[str, Any]] = {
     "input": {"type": "object", "properties": {"day": {"type": "string"}}},
@@ -327,7 +329,7 @@ def _steps(definition: Mapping[str, Any]) -> Listed:
     table = Listed(("Step", "Kind", "Runs", "Needs", "Options"), empty="This version has no steps.")
     for name in in_order(definition):
         step = definition["steps"][name]
-        options = [option for option in ("for_each", "when", "retry", "timeout", "queue", "on_error") if option in step]
+        options = [option for option in SHOWN_OPTIONS if option in step]
         table.rows.append(
             (
                 format_html('<span class="sp-strong">{}</span>', name),

@@ -234,9 +234,10 @@ MEMBERS = {
     "finally": "Steps that run last, however it ended.",
     "needs": "Steps that must have ended before.",
     "when": "A pattern over `{input, steps, execution}`; where it does not match, the step is skipped.",
-    "for_each": "A list, or an expression that gives one: the step runs once for each `item`. Its output is "
-    "`{count, succeeded, failed, results}`.",
+    "for_each": "A list, or an expression that gives one: the step runs once for each `item` (see below).",
     "max_parallel": "How many items run at once.",
+    "max_failed": 'How many items may fail with the step still succeeding: a number, or a part such as `"5%"`.',
+    "on_item_error": "When more have failed: `continue` with the other items, or `stop`: no further one begins.",
     "on_error": "`fail` (the rest that needs it is skipped, a dead letter is made) or `continue`.",
     "pool": "Capacity shared by steps: `name` and `units` (1) that an attempt takes while it runs.",
     "limits": 'What its process may use: `{"memory": "500MB"}`; above it the attempt fails (`memory` in `retry_on`).',
@@ -251,6 +252,32 @@ RETRY = {
     "retry_on": ("everything", "Failures that are retried."),
     "give_up_on": ("none", "Failures that are not."),
 }
+FAN_OUT = """## Fan-out
+
+A step with `for_each` ends when its last item has ended. Its output is
+
+```json
+{"count": 3, "succeeded": 2, "failed": 1, "skipped": 0, "results": [{"loaded": 7}, null, {"loaded": 4}],
+ "errors": [{"index": 1, "type": "BadInvoice", "message": "no amount"}]}
+```
+
+with the items' outputs in order (null where there is none; `results` is null and `truncated` true where they are
+longer than `WORKFLOW_MAX_PAYLOAD_BYTES`) and why the first 100 failed. An item has failed when its last attempt has:
+each is tried again by the step's `retry`, whatever becomes of the others.
+
+| the step says | an item fails | the step, and the letters |
+| --- | --- | --- |
+| nothing | the others go on | fails when all have ended; a dead letter per failed item |
+| `on_item_error: stop` | those with a worker end, the others are skipped | fails then; a letter per failed item |
+| `max_failed: 5`, `"5%"` | the others go on | succeeds with at most so many; else fails, with one dead letter for all |
+| both | as `stop`, once more have failed | as `max_failed` |
+| `on_error: continue` | the others go on | succeeds, whatever failed; no letters |
+| `on_error: continue` with either | as above | its failure is handled: what needs it goes on; no letters |
+
+Who resumes the execution, or redrives the letters, runs again the items that failed and those that had been stopped,
+again at most `max_parallel` at once; the others keep their outputs.
+
+"""
 DEFINITION_TAIL = """A policy that says only part of this takes the rest from the table. Failures are named by exception
 class path (`OSError`, `httpx.ConnectError`; base classes count), by HTTP status (`503`) or class of them (`5xx`),
 `timeout`, `connection` or `worker_death`.
@@ -316,7 +343,7 @@ def definition_page() -> str:
     parts += ["## Members of a step\n", "One of the kinds:\n", "| kind | what it does |\n| --- | --- |"]
     parts += ["\n".join(f"| `{kind}` | {KINDS[kind]} |" for kind in kinds) + "\n", "and any of:\n"]
     parts += [_members([name for name in step if name not in own])]
-    parts += ["## Retry policies\n", "| member | default | meaning |\n| --- | --- | --- |"]
+    parts += [FAN_OUT + "## Retry policies\n", "| member | default | meaning |\n| --- | --- | --- |"]
     parts += ["\n".join(f"| `{name}` | {RETRY[name][0]} | {RETRY[name][1]} |" for name in POLICY_SCHEMA["properties"])]
     schema = json.dumps(DEFINITION_SCHEMA, indent=1, ensure_ascii=False)
     return "\n".join([*parts, "", DEFINITION_TAIL + f"```json\n{schema}\n```\n"])

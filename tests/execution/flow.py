@@ -53,7 +53,6 @@ def fail(execution: Execution, name: str, index: int | None = None, *, error: st
     claimed = held(execution, name, index)
     plan = plan_by_id(claimed.version_id)
     planned = plan.steps[name]
-    unhandled = not planned.continue_on_error
     ending = advance.ending_of(
         plan,
         planned,
@@ -61,7 +60,7 @@ def fail(execution: Execution, name: str, index: int | None = None, *, error: st
         attempt_state=AttemptState.FAILED,
         reason=error,
         charged=True,
-        letter="failed" if unhandled else "",
+        letter="failed" if planned.writes_letters else "",
         error_type="ValueError",
         error=error,
         fingerprint="f" * 32,

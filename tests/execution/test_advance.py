@@ -22,7 +22,8 @@ def test_results_of_a_fan_out_that_are_too_long_are_left_out_and_said_to_be(sett
     for index in range(3):
         flow.succeed(execution, "each", "x" * 100, index=index)
     output = flow.step(execution, "each").output.data
-    assert output == {"count": 3, "succeeded": 3, "failed": 0, "results": None, "truncated": True}
+    counts = {"count": 3, "succeeded": 3, "failed": 0, "skipped": 0}
+    assert output == {**counts, "errors": [], "results": None, "truncated": True}
 
 
 def test_a_fan_out_over_more_than_is_allowed_fails_its_step(settings: Any) -> None:
@@ -60,7 +61,7 @@ def test_whoever_comes_second_settles_nothing() -> None:
         ids = {"execution_id": execution.pk, "plan": plan}
         assert advance.settle(runs["nap"].pk, **ids, leaving=leaving, ending=ending) is None
         advance._settle_ripe(runs["nap"].pk, execution.pk, plan, ending, now=None, using=None)
-        advance._fan_in(execution.pk, runs["each"].pk, plan, now=None)
+        advance._fan_in(execution.pk, runs["each"].pk, plan.steps["each"], plan, now=None, using=None)
     assert set(flow.states(execution).values()) == {"cancelled"}
 
 

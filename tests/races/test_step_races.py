@@ -263,6 +263,22 @@ def test_two_last_items_never_both_leave_the_fan_in_to_the_other(race: Race) -> 
         assert flow.step(execution, "a").items_open == 0
 
 
+def test_items_that_fail_while_others_are_claimed_stop_the_rest_once_and_fan_in_once(race: Race) -> None:
+    for _ in ROUNDS:
+        each = flow.http(for_each=list(range(8)), on_item_error="stop", max_parallel=4)
+        execution = flow.begin({"each": each, "end": flow.http("each")}, options={"news_topic": "test"})
+        failing = [flow.held(execution, "each", index) for index in (0, 1)]
+        others = [flow.step(execution, "each", index) for index in (2, 3)]
+        _, _, *claimed = race(*[lambda held=held: fail(held) for held in failing],
+                              *[lambda run=run: claim(run) for run in others])  # fmt: skip
+        assert flow.step(execution, "each").items_open == sum(1 for held in claimed if held)
+        assert all(race(*[lambda held=held: flow.finish(held) for held in claimed if held]) or [True])
+        assert flow.states(execution) == {"each": "failed", "end": "skipped"}
+        counts = flow.step(execution, "each").output.data
+        assert (counts["failed"], counts["succeeded"] + counts["skipped"]) == (2, 6)
+        assert News.objects.filter(topic="test", execution_id=execution.pk).count() == 1
+
+
 def test_a_fan_out_of_two_hundred_fans_in_once_from_eight_threads(race: Race) -> None:
     execution = flow.begin(
         {"each": flow.http(for_each=list(range(200))), "after": flow.http("each")}, options={"news_topic": "test"}
