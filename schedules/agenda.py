@@ -21,9 +21,9 @@ from django.db.models import QuerySet
 
 from schedules.forecast import Forecast, forecast, limited, parts
 from schedules.forecast import Range as Span
-from schedules.local_times import start_of_day
 from schedules.models import Schedule
-from schedules.zones import Zone, zone_of
+from schedules.timing.local_times import start_of_day
+from schedules.timing.zones import Zone, zone_of
 from scheduling_project.common import clock
 
 LEVELS: Final = 5

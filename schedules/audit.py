@@ -18,9 +18,10 @@ from django.conf import settings
 from execution import audit as trail
 from execution import engine
 from execution.models import AuditEntry
-from schedules import monitoring, occurrences
+from schedules import monitoring
 from schedules.due import Segment
 from schedules.models import LedgerAudit, Schedule, ScheduleFire, ScheduleVersion
+from schedules.timing import occurrences
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)

@@ -20,10 +20,11 @@ from execution import priority as priorities
 from execution.graph import WORKER_KINDS, Plan
 from execution.models import Execution, Pool
 from execution.states import ExecutionState
-from schedules import claims, occurrences
+from schedules import claims
 from schedules.due import Segment
 from schedules.models import Schedule, ScheduleFire, ScheduleVersion
 from schedules.states import BackfillOrder, FireOutcome
+from schedules.timing import occurrences
 from scheduling_project.common.errors import Conflict, InvalidInput
 
 #: Instants that a backfill may have in all.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
 
-from schedules import occurrences
+from schedules.timing import occurrences
 
 DAYS = 30
 #: Fires compared at most, on either side.

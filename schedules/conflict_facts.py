@@ -25,8 +25,8 @@ from schedules import conflicts, versions
 from schedules.claims import SOURCE_KIND
 from schedules.conflicts import ENOUGH_RUNS, Bounds, Contender, Found, Resource
 from schedules.models import Schedule
-from schedules.spec_reading import LAST_INSTANT
 from schedules.states import ConflictSeverity, OnConflict
+from schedules.timing.spec_reading import LAST_INSTANT
 from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 

@@ -19,9 +19,10 @@ from itertools import islice, pairwise
 from typing import Any, Final
 
 from schedules.conflict_sweep import Peak, Run, overfull, windows_of
-from schedules.occurrences import BLACKOUT, Timing
-from schedules.spec_reading import LAST_INSTANT, write_instant
 from schedules.states import ConflictCode, ConflictSeverity, OnConflict, OverlapPolicy
+from schedules.timing.occurrences import BLACKOUT, Timing
+from schedules.timing.spec_reading import LAST_INSTANT, write_instant
+from schedules.timing.warnings import warnings_about
 
 DAY: Final = 86_400
 #: Schedules and instants that a finding names.
@@ -231,7 +232,9 @@ def alone(subject: Contender, found: Found, bounds: Bounds) -> Iterator[Finding]
 
 
 def _why_never(timing: Timing, now: int) -> str:
-    told = [warning.message for warning in timing.warnings(now) if warning.code in {"never", "ended", "all_skipped"}]
+    told = [
+        warning.message for warning in warnings_about(timing, now) if warning.code in {"never", "ended", "all_skipped"}
+    ]
     return told[0] if told else ""
 
 

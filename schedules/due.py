@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from schedules.occurrences import Instant, Timing
 from schedules.policies import START, CatchUp, Decision, Due, cutoff, missed, starts_alone
 from schedules.states import FireOutcome, FireReason
+from schedules.timing.occurrences import Instant, Timing
 
 #: How many excluded instants in a row are looked through for the next one that fires, before waking up in between.
 LOOK_AHEAD = 2_000

@@ -21,13 +21,13 @@ from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from schedules import versions
-from schedules.local_times import local_day, start_of_day
 from schedules.models import Schedule
-from schedules.occurrences import Timing
-from schedules.spec_reading import LAST_INSTANT
 from schedules.states import PauseKind
-from schedules.timetables import Interval
-from schedules.zones import UnknownZone, Zone, zone_of
+from schedules.timing.local_times import local_day, start_of_day
+from schedules.timing.occurrences import Timing
+from schedules.timing.spec_reading import LAST_INSTANT
+from schedules.timing.timetables import Interval
+from schedules.timing.zones import UnknownZone, Zone, zone_of
 from scheduling_project.common import clock
 from scheduling_project.common.errors import InvalidInput
 

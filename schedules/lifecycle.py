@@ -23,7 +23,7 @@ from schedules import claims, conflict_facts, due, firing, periodic_tasks, value
 from schedules.claims import SOURCE_KIND
 from schedules.models import Schedule, ScheduleVersion
 from schedules.states import OnResume, PauseKind
-from schedules.zones import TZDATA_VERSION
+from schedules.timing.zones import TZDATA_VERSION
 from scheduling_project.common import clock
 from scheduling_project.common.errors import Conflict, InvalidInput, NotFound, StaleVersion
 

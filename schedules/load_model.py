@@ -19,12 +19,12 @@ from execution.models import Pool, ProcessReport, Workflow
 from execution.plans import plan_of
 from execution.queues import ALIVE_SECONDS
 from execution.simulation import Capacity, Group, Load, Outcome, Profile, Stage, simulate
-from schedules import occurrences
 from schedules.models import Schedule
-from schedules.occurrences import SpecError, Timing
 from schedules.optimizer import Fact
 from schedules.placement import placement_of
 from schedules.states import OverlapPolicy, PauseKind
+from schedules.timing import occurrences
+from schedules.timing.occurrences import SpecError, Timing
 from schedules.values import pinned
 from scheduling_project.common import clock
 from scheduling_project.common.errors import InvalidInput

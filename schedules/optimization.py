@@ -19,11 +19,12 @@ from django.db.models import QuerySet
 from execution import audit, pools
 from execution.models import Pool
 from execution.simulation import Capacity, Load, Outcome, summary
-from schedules import lifecycle, load_model, occurrences, optimizer
+from schedules import lifecycle, load_model, optimizer
 from schedules.load_model import Assumptions, Model
 from schedules.models import OptimizationChange, OptimizationReport, Schedule
 from schedules.optimizer import Suggestion
 from schedules.states import ChangeState
+from schedules.timing import occurrences
 from scheduling_project.common import clock
 from scheduling_project.common.errors import Conflict, InvalidInput, NotFound
 

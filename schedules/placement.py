@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from schedules.spec_reading import write_instant
-from schedules.timetables import DAY
+from schedules.timing.spec_reading import write_instant
+from schedules.timing.timetables import DAY
 from scheduling_project.common.errors import InvalidInput
 
 KEY: Final = "placement"

@@ -14,8 +14,8 @@ from django.db import IntegrityError, transaction
 
 from execution import audit
 from schedules import lifecycle
-from schedules.calendars import names_in
 from schedules.models import Calendar, Schedule
+from schedules.timing.calendars import names_in
 from scheduling_project.common.errors import Conflict, DomainError, NotFound, StaleVersion
 
 FIELDS: Final = ("name", "description", "definition")

@@ -16,8 +16,8 @@ from execution.models import Execution
 from execution.states import EXECUTION_TERMINAL, ExecutionState
 from schedules import audit, claims, history, switch
 from schedules.models import Backfill, Schedule, ScheduleFire
-from schedules.preview import preview
 from schedules.states import BackfillState, FireOutcome, PauseKind
+from schedules.timing.preview import preview
 
 #: A schedule that has been due for so many seconds is overdue.
 LATE_SECONDS: Final = 10

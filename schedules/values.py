@@ -12,12 +12,12 @@ from django.conf import settings
 from execution import definitions, priority
 from execution.creation import check_size
 from execution.models import Workflow
-from schedules import occurrences
 from schedules.models import Schedule
 from schedules.models.calendar import Calendar
 from schedules.placement import placement_of
-from schedules.specs import calendar_names
 from schedules.states import CatchUpPolicy, ConflictCode, OnConflict, OverlapPolicy
+from schedules.timing import occurrences
+from schedules.timing.specs import calendar_names
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.json_values import too_deep
 

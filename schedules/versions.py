@@ -10,9 +10,10 @@ from uuid import UUID
 
 from execution import engine
 from execution.models import WorkflowVersion
-from schedules import claims, occurrences
+from schedules import claims
 from schedules.due import Segment
-from schedules.occurrences import Timing
+from schedules.timing import occurrences
+from schedules.timing.occurrences import Timing
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

@@ -9,7 +9,7 @@ from typing import Any
 import dj_database_url
 from kombu import Queue
 
-import schedules.zones  # noqa: F401 - the pinned tzdata becomes the only source of zones before anybody lists them
+import schedules.timing.zones  # noqa: F401 - the pinned tzdata becomes the only source of zones before anybody lists them
 from scheduling_project.common.logs import logging_config
 from scheduling_project.environment import PROJECT_ROOT, Environment
 from scheduling_project.process_role import is_beat

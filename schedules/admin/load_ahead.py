@@ -22,7 +22,7 @@ from execution.admin import shown
 from execution.admin.base import Listed, ReadOnlyAdmin
 from schedules.agenda import LISTED, Agenda, agenda, last_of_month, listing, weeks
 from schedules.models import Schedule, ScheduleFire
-from schedules.zones import UnknownZone, zone_of
+from schedules.timing.zones import UnknownZone, zone_of
 from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 

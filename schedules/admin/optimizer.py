@@ -21,9 +21,10 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, ReadOnlyAdmin, Verb, WithNote, actor_of, note_field, tell
-from schedules import load_model, occurrences, optimization, optimizer
+from schedules import load_model, optimization, optimizer
 from schedules.models import OptimizationChange, OptimizationReport
 from schedules.states import ChangeState
+from schedules.timing import occurrences
 from scheduling_project.common.errors import DomainError
 
 CHANGE: Final = "schedules.change_optimizationreport"

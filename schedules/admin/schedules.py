@@ -22,7 +22,7 @@ from execution.admin import shown
 from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, tell
 from execution.admin.workflows import history_of, listed_executions
 from execution.models import Execution
-from schedules import conflict_facts, lifecycle, occurrences
+from schedules import conflict_facts, lifecycle
 from schedules.admin import load_ahead
 from schedules.admin.backfills import BEGIN
 from schedules.admin.forms import (
@@ -39,8 +39,9 @@ from schedules.admin.ledger import execution_of, outcome_of, reason_of, span_of
 from schedules.claims import SOURCE_KIND
 from schedules.conflicts import ON_SAVE
 from schedules.models import Schedule, ScheduleFire
-from schedules.preview import Preview, preview
 from schedules.states import ConflictSeverity, OnConflict, PauseKind
+from schedules.timing import occurrences
+from schedules.timing.preview import Preview, preview
 from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 

@@ -9,11 +9,11 @@ from rest_framework import serializers
 
 from execution.api.fields import PriorityField, QueueField, RetryPolicyField, WorkflowField
 from execution.states import ExecutionState
-from schedules import occurrences
 from schedules.api import timing_fields
 from schedules.api.change_serializers import ConflictSerializer, OnConflictField
 from schedules.models import Schedule
 from schedules.states import CatchUpPolicy, FireOutcome, FireReason, OnResume, OverlapPolicy, PauseKind
+from schedules.timing import occurrences
 from scheduling_project.common.api import StrictSerializer
 from scheduling_project.common.fields import (
     FlagField,

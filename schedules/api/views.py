@@ -46,8 +46,8 @@ from schedules.api.serializers import (
 from schedules.claims import SOURCE_KIND
 from schedules.forecast import forecast
 from schedules.models import Schedule, ScheduleVersion
-from schedules.preview import Preview, preview
 from schedules.states import CatchUpPolicy, OnConflict, OverlapPolicy
+from schedules.timing.preview import Preview, preview
 from schedules.values import pinned
 from scheduling_project.common import clock
 from scheduling_project.common.api import RevisionMixin, expected_revision

@@ -17,9 +17,9 @@ from celery.schedules import ParseException, crontab_parser
 
 from execution import priority, step_tasks
 from schedules.importing.report import Row
-from schedules.solar import EVENTS
-from schedules.spec_reading import write_instant
-from schedules.zones import UnknownZone, zone_of
+from schedules.timing.solar import EVENTS
+from schedules.timing.spec_reading import write_instant
+from schedules.timing.zones import UnknownZone, zone_of
 
 SOURCE: Final = "django-celery-beat"
 SECONDS: Final = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}

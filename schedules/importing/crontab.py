@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from schedules import cron
 from schedules.importing.report import Row
 from schedules.states import CatchUpPolicy, OverlapPolicy
-from schedules.zones import UnknownZone, zone_of
+from schedules.timing import cron
+from schedules.timing.zones import UnknownZone, zone_of
 
 LONGEST: Final = 200
 SOURCE: Final = "crontab"

@@ -6,15 +6,15 @@ from typing import Any
 from django.db import models
 from django.db.models.functions import Now
 
-from schedules.calendars import check_names, names_in, normalise_definition
-from schedules.spec_reading import Problems
+from schedules.timing.calendars import check_names, names_in, normalise_definition
+from schedules.timing.spec_reading import Problems
 
 
 class CalendarQuerySet(models.QuerySet["Calendar"]):
     def definitions(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The definitions of these calendars and of all that they mention, by name, to be pinned in a spec.
 
-        Names that do not exist are left out; `schedules.occurrences.normalise` reports them where they stand.
+        Names that do not exist are left out; `schedules.timing.occurrences.normalise` reports them where they stand.
         """
         found: dict[str, dict[str, Any]] = {}
         wanted = set(names)

@@ -135,7 +135,7 @@ class Schedule(models.Model):
 class ScheduleVersion(models.Model):
     """What a schedule said about time from an instant on. Ledger entries name theirs, so the past can be re-derived.
 
-    `spec` is the canonical form of `schedules.occurrences`; the zone, calendars and tzdata stand in it.
+    `spec` is the canonical form of `schedules.timing.occurrences`; the zone, calendars and tzdata stand in it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

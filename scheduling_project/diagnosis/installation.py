@@ -14,7 +14,7 @@ from django_celery_beat.models import PeriodicTask
 
 from schedules import periodic_tasks
 from schedules.models import Schedule
-from schedules.zones import TZDATA_VERSION
+from schedules.timing.zones import TZDATA_VERSION
 from scheduling_project.diagnosis.finding import Finding, error, hint, ok, warning
 from scheduling_project.environment import LAPTOP_SECRET_KEY
 

@@ -12,8 +12,8 @@ from django.db.models import Count, F, Q
 from execution.models import Attempt, DeadLetter, Execution, StepRun
 from execution.states import AttemptState, StepState
 from schedules.models import Schedule, ScheduleFire
-from schedules.occurrences import compile as compile_timing
 from schedules.states import FireOutcome
+from schedules.timing.occurrences import compile as compile_timing
 from triggers.models import Activation, Event
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from schedules import cron, cron_search
-from schedules.zones import zone_of
+from schedules.timing.cron import expression as cron
+from schedules.timing.cron import search as cron_search
+from schedules.timing.zones import zone_of
 
 EXPRESSIONS = """
 * * * * *

@@ -48,7 +48,7 @@ def fill(total: int) -> None:
 
     from execution import workflows
     from execution.models import Workflow
-    from schedules.occurrences import normalise
+    from schedules.timing.occurrences import normalise
 
     workflow = Workflow.objects.first() or workflows.create("bench", DEFINITION, actor="bench")
     spec = normalise({"timetables": [{"kind": "interval", "every": 3600}]})
@@ -144,8 +144,8 @@ def evaluation() -> float:
     from uuid import UUID
 
     from schedules.due import Segment, collect
-    from schedules.occurrences import compile, normalise
     from schedules.policies import CatchUp
+    from schedules.timing.occurrences import compile, normalise
 
     spec = normalise({"timezone": "Europe/Berlin", "timetables": [{"kind": "cron", "expression": "*/5 8-18 * * 1-5"}]})
     segment = Segment(UUID(int=0), compile(spec, seed="s"), None)

@@ -39,7 +39,7 @@ def add_schedules(count: int, expressions: Sequence[str]) -> None:
     from execution import workflows
     from execution.models import Workflow
     from schedules.models import Schedule, ScheduleVersion
-    from schedules.occurrences import normalise
+    from schedules.timing.occurrences import normalise
     from scheduling_project.common import clock
 
     workflow = Workflow.objects.filter(name="bench").first() or workflows.create(
@@ -111,9 +111,10 @@ def reality(folder: Path) -> dict[str, Any]:
     """The same night simulated and run, crowded and spread."""
     from execution import workflows
     from execution.simulation import Capacity, Group, Profile, Stage
-    from schedules import load_model, occurrences, optimizer
+    from schedules import load_model, optimizer
     from schedules.optimizer import Fact
     from schedules.placement import placement_of
+    from schedules.timing import occurrences
     from scheduling_project.drills.processes import Processes, environment
 
     dice = random.Random(7)

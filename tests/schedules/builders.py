@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from execution.models import Execution, StepRun, Workflow, WorkflowVersion
-from schedules import occurrences
 from schedules.models import Schedule, ScheduleFire, ScheduleVersion
+from schedules.timing import occurrences
 
 #: A Wednesday; every builder's schedule begins here unless told otherwise.
 T0 = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)

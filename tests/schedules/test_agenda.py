@@ -9,7 +9,7 @@ import pytest
 
 from schedules import agenda as module
 from schedules.agenda import Cell, agenda, listing, mark, midnight
-from schedules.zones import UnknownZone
+from schedules.timing.zones import UnknownZone
 from tests.schedules.builders import MINUTELY, T0, at, schedule
 
 pytestmark = pytest.mark.django_db

@@ -7,7 +7,7 @@ import pytest
 from execution.models import AuditEntry
 from schedules import bulk, changes, firing, lifecycle, switch
 from schedules.models import Schedule
-from schedules.occurrences import normalise
+from schedules.timing.occurrences import normalise
 from scheduling_project.common.errors import InvalidInput
 from tests.schedules.builders import MINUTELY, schedule, workflow
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from schedules.models import Calendar
-from schedules.occurrences import SpecError, calendar_names, normalise
+from schedules.timing.occurrences import SpecError, calendar_names, normalise
 
 pytestmark = pytest.mark.django_db
 

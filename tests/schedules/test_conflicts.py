@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedules import conflicts, occurrences
+from schedules import conflicts
 from schedules.conflict_sweep import Run, overfull
 from schedules.conflicts import Bounds, Contender, find, judged, survey
+from schedules.timing import occurrences
 
 NOW = 1_772_625_600  # 2026-03-04T12:00:00Z
 MINUTE, HOUR, DAY = 60, 3600, 86_400

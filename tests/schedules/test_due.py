@@ -8,8 +8,8 @@ import pytest
 
 from schedules import due
 from schedules.due import Segment, collect, next_wake
-from schedules.occurrences import compile, normalise
 from schedules.policies import CatchUp
+from schedules.timing.occurrences import compile, normalise
 
 A, B = UUID(int=1), UUID(int=2)
 ALL = CatchUp("all", 86_400, 100, 5)

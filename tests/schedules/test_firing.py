@@ -10,7 +10,7 @@ from execution.models import AuditEntry, Execution
 from schedules import firing, outcomes, versions
 from schedules.firing import fire_due
 from schedules.models import FiringSwitch, Schedule, ScheduleFire, ScheduleVersion
-from schedules.occurrences import normalise
+from schedules.timing.occurrences import normalise
 from tests.schedules.builders import (
     MINUTELY,
     SECONDLY,

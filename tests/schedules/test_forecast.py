@@ -10,11 +10,11 @@ import pytest
 
 from execution.models import Workflow
 from schedules import forecast as module
-from schedules import occurrences
 from schedules.forecast import buckets, count, count_instants, forecast
 from schedules.models import Schedule
-from schedules.spec_reading import LAST_INSTANT
-from schedules.zones import zone_of
+from schedules.timing import occurrences
+from schedules.timing.spec_reading import LAST_INSTANT
+from schedules.timing.zones import zone_of
 from scheduling_project.common.errors import InvalidInput
 from tests.schedules.builders import MINUTELY, SECONDLY, T0, at, schedule, workflow
 

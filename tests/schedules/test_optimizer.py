@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from execution.simulation import Capacity, Group, Load, Outcome, Profile, Stage, simulate
-from schedules import occurrences, optimizer
+from schedules import optimizer
 from schedules.load_model import fires_of
 from schedules.optimizer import Fact, Suggestion
 from schedules.placement import Placement, placement_of
+from schedules.timing import occurrences
 
 DAY = 86_400
 START = 1_767_225_600

@@ -10,8 +10,8 @@ from django.urls import reverse
 from schedules import optimization
 from schedules.admin.optimizer import draw_curve, effect_of, figures_of, said
 from schedules.models import OptimizationChange, OptimizationReport, Schedule
-from schedules.occurrences import normalise
 from schedules.states import ChangeState
+from schedules.timing.occurrences import normalise
 from tests.admin_client import Browser, list_url, page_url, told
 from tests.schedules.test_optimization import AT_TWO, crowd, worker
 

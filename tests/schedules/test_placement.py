@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from schedules import occurrences
 from schedules.placement import DEFAULT_SHIFT, Placement, moved, moved_cron, placement_of
+from schedules.timing import occurrences
 from scheduling_project.common.errors import InvalidInput
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schedules import cron
-from schedules.cron_instants import GAPS, OVERLAPS
-from schedules.cron_preview import Fire, Warned, next_fires, warnings_about
+from schedules.timing import cron
+from schedules.timing.cron.instants import GAPS, OVERLAPS
+from schedules.timing.cron.preview import Fire, Warned, next_fires, warnings_about
 
 MOST_FIRES = 1000
 

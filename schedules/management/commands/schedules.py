@@ -26,7 +26,7 @@ from schedules.management import backfills
 from schedules.management.importing import bar, chooser, show
 from schedules.models import Schedule
 from schedules.states import CatchUpPolicy, ConflictSeverity, OnResume, OverlapPolicy
-from schedules.zones import UnknownZone, zone_of
+from schedules.timing.zones import UnknownZone, zone_of
 from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 

@@ -24,10 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execution.models import Workflow
-from schedules import cron
 from schedules.importing.celery_beat import Periodic, Untranslatable, cron_expression, translate
 from schedules.importing.report import Row
 from schedules.models import Schedule
+from schedules.timing import cron
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 EVERY: dict[str, Any] = {"every": 5, "period": "minutes"}
