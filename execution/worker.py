@@ -48,6 +48,7 @@ from execution.broker import BrokerAway
 from execution.consumption import Consumption
 from execution.models.worker import Wanted
 from execution.notifications.courier import Courier
+from execution.rescuer import Rescuer
 from execution.resources import Monitor
 from scheduling_project.common.logs import get_logger
 
@@ -102,6 +103,7 @@ class Housekeeper(Background):
         super().__init__("workflow-housekeeper")
         self.consumption = Consumption(consumer)
         self.monitor = Monitor()
+        self.rescuer = Rescuer()
         self.pressure = pressure.Pressure.NONE
         self.sampled_at = -math.inf
         self.name_of_worker: str = consumer.hostname
@@ -110,7 +112,7 @@ class Housekeeper(Background):
             _Duty("fill", settings.WORKFLOW_SWEEP_SECONDS, self._fill),
             _Duty("timers", TIMER_SECONDS, _timers),
             _Duty("redrives", REDRIVE_SECONDS, _redrives),
-            _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, _rescue),
+            _Duty("rescue", settings.WORKFLOW_RESCUE_SECONDS, self._rescue),
             _Duty("report", settings.WORKFLOW_REPORT_SECONDS, self._report),
             _Duty("order", ORDER_SECONDS, _order),
             _Duty("forgotten", SLOW_SECONDS, _forgotten),
@@ -138,6 +140,9 @@ class Housekeeper(Background):
         due_in = handoff.next_due(queues=settings.WORKFLOW_QUEUES, within=settings.WORKFLOW_SWEEP_SECONDS)
         self.awaited = due_in is not None
         return None if due_in is None else max(due_in, SHORTEST_PAUSE)
+
+    def _rescue(self) -> None:
+        self.rescuer.rescue()
 
     @cached_property
     def _versions(self) -> dict[str, str]:
@@ -241,10 +246,6 @@ def _timers() -> None:
 def _redrives() -> float | None:
     """Go on with redrive jobs; again at once as long as there are letters to be taken up."""
     return BACKLOG_PAUSE if redrives.advance() else None
-
-
-def _rescue() -> None:
-    maintenance.rescue()
 
 
 def _order() -> None:

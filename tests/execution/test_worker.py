@@ -171,7 +171,7 @@ def test_each_duty_does_its_job() -> None:
     execution = flow.begin({"nap": {"wait": 0}, "after": flow.http("nap")}, timeout=0.001)
     time.sleep(0.01)
     worker._timers()
-    worker._rescue()
+    Housekeeper(consumer())._rescue()
     worker._forgotten()
     worker._order()
     assert worker._redrives() is None

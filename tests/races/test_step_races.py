@@ -14,6 +14,7 @@ from execution import (
     advance,
     cancellation,
     children,
+    clock_repair,
     dispatch,
     engine,
     handoff,
@@ -169,6 +170,23 @@ def test_the_rescuer_or_a_heartbeat_that_comes_late(race: Race) -> None:
         assert beaten == (rescued.queued == 0)
         run.refresh_from_db()
         assert run.state == ("running" if beaten else "queued")
+
+
+def test_a_lease_is_cut_after_a_jump_back_while_its_worker_renews_it(race: Race) -> None:
+    for _ in ROUNDS:
+        run = flow.step(flow.begin({"a": flow.http()}), "a")
+        held = claim(run)
+        assert held is not None
+        now = engine.now()
+        StepRun.objects.filter(pk=run.pk).update(lease_until=now + timedelta(hours=1))
+        beaten, repaired = race(
+            lambda: queue.heartbeat(run.pk, held.token, lease=30, now=now),  # noqa: B023
+            lambda: clock_repair.after_jump_back(lease=30, now=now),  # noqa: B023
+        )
+        assert beaten
+        assert repaired.leases in (0, 1)
+        run.refresh_from_db()
+        assert (run.state, run.lease_until) == ("running", now + timedelta(seconds=30))
 
 
 def test_several_rescuers_take_a_step_back_once(race: Race) -> None:
