@@ -6,8 +6,9 @@ from typing import Any
 
 from django.apps import AppConfig
 
-#: Names the file whose presence makes every writing statement fail as on a full disk.
-DISK_FULL = "DRILL_DISK_FULL"
+from scheduling_project.drills import sabotage
+from scheduling_project.drills.environment import DISK_FULL
+
 READING = ("SELECT", "SHOW", "SET", "BEGIN", "ROLLBACK", "SAVEPOINT", "RELEASE", "LISTEN")
 
 
@@ -16,6 +17,7 @@ class DrillsConfig(AppConfig):
     label = "drills"
 
     def ready(self) -> None:
+        sabotage.apply()
         flag = os.environ.get(DISK_FULL)
         if flag:
             _fill_the_disk_on_demand(Path(flag))

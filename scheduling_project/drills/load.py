@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from execution import workflows
+from execution import creation, workflows
 from execution.models import Workflow
 from schedules import lifecycle
 from schedules.models import Schedule
@@ -24,14 +24,28 @@ from triggers.models import WebhookEndpoint
 ACTOR = "drill"
 #: Seconds that steps take, in turn.
 LENGTHS = (0.1, 0.3, 0.1, 1.0, 0.2, 0.1, 2.0, 0.1, 0.5, 5.0)
+#: Executions that wait while a server or its messages are taken away.
+BACKLOG = 200
 ANSWER_TIMEOUT = 5.0
 REPEAT_PAUSE = 0.5
+
+
+def unique_name() -> str:
+    """A name for something of a drill's."""
+    return f"drill-{uuid4().hex[:12]}"
 
 
 def workflow_of(path: Path, seconds: float) -> Workflow:
     """One step that works for some seconds and notes its effect in `path`."""
     steps = {"work": {"task": "drill.effect", "with": {"path": str(path), "seconds": seconds}}}
-    return workflows.create(f"drill-{uuid4().hex[:12]}", {"steps": steps}, actor=ACTOR)
+    return workflows.create(unique_name(), {"steps": steps}, actor=ACTOR)
+
+
+def start_backlog(path: Path, seconds: float = 0.05, count: int = BACKLOG) -> None:
+    """Start executions that wait for their turn."""
+    workflow = workflow_of(path, seconds)
+    for _ in range(count):
+        creation.start(workflow)
 
 
 def make_schedules(path: Path, count: int, **given: Any) -> list[Schedule]:
@@ -41,7 +55,7 @@ def make_schedules(path: Path, count: int, **given: Any) -> list[Schedule]:
     return [
         lifecycle.create(
             actor=ACTOR,
-            name=f"drill-{uuid4().hex[:8]}",
+            name=unique_name(),
             workflow=by_length[LENGTHS[number % len(LENGTHS)]],
             # A run of five seconds cannot keep up with an instant every two: that one fires less often.
             spec={"timetables": [{"kind": "interval", "every": _every(number), "anchor": anchor.isoformat()}]},
@@ -136,5 +150,5 @@ class Webhooks:
 def make_endpoint(path: Path) -> tuple[WebhookEndpoint, str]:
     """An endpoint whose events each start an execution, and its secret."""
     workflow = workflow_of(path, 0.1)
-    made = triggers.subscribe(f"drill-{uuid4().hex[:8]}", workflow=workflow, actor=ACTOR)
+    made = triggers.subscribe(unique_name(), workflow=workflow, actor=ACTOR)
     return made.endpoint, made.secret

@@ -9,15 +9,23 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Final
+from typing import Final, LiteralString
+from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
+import redis
+from psycopg import sql
+
+from scheduling_project.drills.environment import CONTROL
 from scheduling_project.embedded import EmbeddedPostgres, EmbeddedRedis
+from scheduling_project.embedded.errors import EmbeddedServerError
 from scheduling_project.embedded.server import EmbeddedServer
 
-CONTROL: Final = "SCHEDULING_DRILL_CONTROL"
+DONE: Final = "done"
 _KEY: Final = b"drill"  # the socket file lies in a folder that only its owner may enter
 
 #: How each server is made to end at once: Redis as by the kernel, Postgres as by `pg_ctl stop -m immediate`.
@@ -46,6 +54,35 @@ class Keeper:
         self.redis.stop()
         self.postgres.stop()
 
+    def fresh(self, name: str) -> dict[str, str]:
+        """Both servers running, Redis empty, and a new database `name` that is a copy of the first one, which is
+        migrated once: migrating takes longer than most drills. Returns what changes in the environment.
+
+        Nobody may be connected to the first database meanwhile (Postgres refuses to copy one in use).
+        """
+        for server in (self.postgres, self.redis):
+            if server.process is None:  # a drill that broke off may have left it down
+                server.start()
+        assert self.postgres.url is not None
+        assert self.redis.url is not None
+        with redis.Redis.from_url(self.redis.url) as broker:
+            broker.flushall()
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            sql.Identifier(name), sql.Identifier(urlsplit(self.postgres.url).path.removeprefix("/"))
+        )
+        self.execute("postgres", ("ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", copy))
+        return {"DATABASE_URL": self._url_of(name), "REDIS_URL": self.redis.url}
+
+    def execute(self, database: str, statements: Iterable[LiteralString | sql.Composed]) -> None:
+        """Run statements in a database, each in a transaction of its own."""
+        with psycopg.connect(self._url_of(database), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def _url_of(self, database: str) -> str:
+        assert self.postgres.url is not None
+        return urlunsplit(urlsplit(self.postgres.url)._replace(path=f"/{database}"))
+
     def _serve(self) -> None:
         while True:
             try:
@@ -58,26 +95,39 @@ class Keeper:
     def _obey(self, connection: Connection) -> None:
         while True:
             name, order = connection.recv()
-            server: EmbeddedServer = {"redis": self.redis, "postgres": self.postgres}[name]
-            if order == "kill" and server.process is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(server.process.pid, SUDDEN[name])
-            if order in ("kill", "stop"):
-                server.stop()
-            elif order == "start":
-                server.start()
-            connection.send("done")
+            try:
+                self._carry_out(name, order)
+            except EmbeddedServerError as error:
+                connection.send(str(error))
+            else:
+                connection.send(DONE)
+
+    def _carry_out(self, name: str, order: str) -> None:
+        server: EmbeddedServer = {"redis": self.redis, "postgres": self.postgres}[name]
+        if order == "kill" and server.process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(server.process.pid, SUDDEN[name])
+        if order in ("kill", "stop"):
+            server.stop()
+        elif order == "start" and server.process is None:
+            server.start()
 
 
 class Orders:
-    """What the drill asks of the servers' keeper; each order returns when it has been carried out."""
+    """What the drill asks of the servers' keeper; each order returns when it has been carried out.
+
+    Raises:
+        EmbeddedServerError: it could not be.
+    """
 
     def __init__(self) -> None:
         self._connection = Client(os.environ[CONTROL], family="AF_UNIX", authkey=_KEY)
 
     def _order(self, server: str, order: str) -> None:
         self._connection.send((server, order))
-        self._connection.recv()
+        answer = self._connection.recv()
+        if answer != DONE:
+            raise EmbeddedServerError(answer)
 
     def kill(self, server: str) -> None:
         """End it at once: nothing is written or told before. A killed Redis comes back empty."""

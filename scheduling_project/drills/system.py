@@ -20,10 +20,9 @@ from scheduling_project.drills import effects, load
 from scheduling_project.drills.load import ACTOR, Webhooks
 from scheduling_project.drills.processes import Processes, Service, wait_until
 from scheduling_project.drills.servers import Orders
-from scheduling_project.drills.verdict import Verdict, judge, judge_ledger, judge_webhooks
+from scheduling_project.drills.verdict import Verdict, judge, judge_failures, judge_ledger, judge_webhooks
 from scheduling_project.embedded.ports import free_port
 
-CLEAR_TIMEOUT: Final = 300.0
 SLOTS: Final = 2
 #: Beside what is promised: the longest step, and what a queue of such steps takes on few slots.
 WORK_SECONDS: Final = 20.0
@@ -50,20 +49,32 @@ class System:
     orders: Orders
     path: Path
     short: bool
+    #: Seconds within which all that is open must have ended.
+    patience: float
     schedules: list[Schedule] = field(default_factory=list)
     workers: list[Service] = field(default_factory=list)
     beats: list[Service] = field(default_factory=list)
     webhooks: Webhooks | None = None
     web: Service | None = None
     port: int = 0
+    #: Executions that fail for good, on purpose.
+    to_fail: list[UUID] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     _names: int = 0
 
     @classmethod
-    def start(cls, processes: Processes, orders: Orders, *, schedules: int = 10, short: bool = False) -> System:
+    def start(
+        cls,
+        processes: Processes,
+        orders: Orders,
+        *,
+        schedules: int = 10,
+        short: bool = False,
+        patience: float,
+    ) -> System:
         """Start the processes and the load, and wait until work flows."""
-        system = cls(processes, orders, processes.folder / "effects", short, port=free_port())
+        system = cls(processes, orders, processes.folder / "effects", short, patience, port=free_port())
         for _ in range(2):
             system.add_worker()
         system.start_web()
@@ -123,21 +134,25 @@ class System:
             found[:] = self.open_executions()
             return True
 
-        wait_until("the database answers", tolerant(read), timeout=CLEAR_TIMEOUT)
+        wait_until("the database answers", tolerant(read), timeout=self.patience)
         wait_until(
             "what was open has ended",
             tolerant(lambda: not Execution.objects.filter(pk__in=found, state__in=EXECUTION_OPEN).exists()),
-            timeout=CLEAR_TIMEOUT,
+            timeout=self.patience,
         )
         return time.monotonic() - began
 
     def end_load(self) -> None:
         """Nothing new from now on; wait until all is clear."""
+        self.stop_load()
+        wait_until("all is clear", tolerant(lambda: not self.open_executions()), timeout=self.patience)
+
+    def stop_load(self) -> None:
+        """Nothing new from now on."""
         if self.webhooks is not None:
             self.webhooks.stop()
         for schedule in self.schedules:
             lifecycle.pause(schedule.pk, actor=ACTOR)
-        wait_until("all is clear", tolerant(lambda: not self.open_executions()), timeout=CLEAR_TIMEOUT)
 
     def listens(self, worker: Service, since: Any) -> bool:
         """Whether a worker has begun something since an instant: it is not deaf."""
@@ -145,9 +160,10 @@ class System:
 
     def verdict(self, drill: str, *, recovery: float | None, limit: float | None, may_repeat: bool) -> Verdict:
         """Hold everything that ran against the promises."""
+        due = Execution.objects.exclude(pk__in=self.to_fail)
         verdict = judge(
             drill,
-            executions=list(Execution.objects.values_list("pk", flat=True)),
+            executions=list(due.values_list("pk", flat=True)),
             effects=effects.ended(self.path),
             recovery_seconds=None if recovery is None else round(recovery, 2),
             recovery_limit=limit,
@@ -157,5 +173,7 @@ class System:
         judge_ledger(verdict, self.schedules)
         if self.webhooks is not None:
             judge_webhooks(verdict, self.webhooks)
+        if self.to_fail:
+            judge_failures(verdict, self.to_fail)
         verdict.problems += self.problems
         return verdict

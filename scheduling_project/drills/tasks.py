@@ -47,7 +47,17 @@ def effect(path: str, seconds: float = 0.0) -> dict[str, Any]:
     note(path, "begin")
     time.sleep(seconds)
     note(path, "end")
-    return {"pid": os.getpid()}
+    context = current()
+    return {"pid": os.getpid(), "attempt": context.attempt if context else 0}
+
+
+@step_task(name="drill.fail")
+def fail(path: str, seconds: float = 0.0) -> None:
+    """Note that it began, work for some seconds, and fail for good."""
+    note(path, "begin")
+    time.sleep(seconds)
+    note(path, "failed")
+    raise Poisoned("fails on purpose")
 
 
 @step_task(name="drill.tidy")

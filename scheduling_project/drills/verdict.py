@@ -9,8 +9,8 @@ from uuid import UUID
 
 from django.db.models import Count, F, Q
 
-from execution.models import Attempt, DeadLetter, Execution, StepRun
-from execution.states import AttemptState, StepState
+from execution.models import Attempt, DeadLetter, Execution, StepOutput, StepRun
+from execution.states import AttemptState, ExecutionState, StepState
 from schedules.models import Schedule, ScheduleFire
 from schedules.states import FireOutcome
 from schedules.timing.occurrences import compile as compile_timing
@@ -56,8 +56,8 @@ def judge(
     """Hold the given executions against the promises.
 
     Lost: did not succeed. Doubled: a step run with more than one attempt that succeeded. Stale: a success that is
-    not its step run's last attempt. An effect may repeat where its process was killed (a step runs at least once),
-    `repeats_allowed` times.
+    not its step run's last attempt, or an output that an earlier attempt has left. An effect may repeat where its
+    process was killed (a step runs at least once), `repeats_allowed` times.
     """
     runs = StepRun.objects.filter(execution__in=executions)
     succeeded = Execution.objects.filter(pk__in=executions, state="succeeded").count()
@@ -66,6 +66,11 @@ def judge(
         Attempt.objects.filter(step_run__in=runs, state=AttemptState.SUCCEEDED)
         .exclude(number=F("step_run__attempt"))
         .count()
+    )
+    stale += sum(
+        data.get("attempt", last) != last
+        for data, last in StepOutput.objects.filter(step_run__in=runs).values_list("data", "step_run__attempt")
+        if isinstance(data, dict)
     )
     verdict = Verdict(
         drill=drill,
@@ -163,3 +168,19 @@ def judge_webhooks(verdict: Verdict, sender: Webhooks) -> None:
         "webhooks_refused": sender.refusals,
         "webhook_p99_ms": round(answered[int(len(answered) * 0.99)] * 1000) if answered else None,
     }
+
+
+def judge_failures(verdict: Verdict, executions: list[UUID]) -> None:
+    """Each of these has failed and has exactly one letter."""
+    failed = Execution.objects.filter(pk__in=executions, state=ExecutionState.FAILED).count()
+    letters = Counter(DeadLetter.objects.filter(execution__in=executions).values_list("execution_id", flat=True))
+    without, twice = len(executions) - len(letters), sum(count - 1 for count in letters.values())
+    verdict.figures |= {"to_fail": len(executions), "failed": failed, "dead_letters": sum(letters.values())}
+    if failed != len(executions):
+        verdict.problems.append(f"{len(executions) - failed} executions should have failed for good and have not")
+    if without:
+        verdict.problems.append(f"{without} executions that failed for good have no dead letter")
+    if twice:
+        verdict.problems.append(f"{twice} dead letters too many")
+    verdict.lost += without
+    verdict.doubled += twice

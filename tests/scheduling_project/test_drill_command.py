@@ -17,6 +17,7 @@ from execution.states import ExecutionState
 from schedules.models import ScheduleFire
 from scheduling_project.drills import faults, servers
 from scheduling_project.drills.drills import DRILLS
+from scheduling_project.drills.environment import CONTROL
 from scheduling_project.drills.verdict import Verdict, judge, judge_ledger
 from scheduling_project.management.commands import drill
 from tests.factories import make_execution
@@ -60,7 +61,7 @@ def test_a_random_sequence_is_the_same_for_the_same_seed() -> None:
 def test_servers_die_and_come_back_on_their_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o711)
     with servers.Keeper(tmp_path) as env:
-        monkeypatch.setenv(servers.CONTROL, env[servers.CONTROL])
+        monkeypatch.setenv(CONTROL, env[CONTROL])
         orders = servers.Orders()
         broker = redis.Redis.from_url(env["REDIS_URL"])
         broker.set("kept", 1)

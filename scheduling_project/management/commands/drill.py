@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
+import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -16,11 +16,10 @@ from django.core.management.base import BaseCommand
 from rich.console import Console
 from rich.table import Table
 
-from scheduling_project.drills.servers import Keeper
-from scheduling_project.environment import PROJECT_ROOT
+from scheduling_project.drills.environment import DISK_FULL, INSIDE
+from scheduling_project.drills.runs import Runs
+from scheduling_project.drills.sabotage import SABOTAGES
 
-INSIDE = "SCHEDULING_DRILL_SERVERS"
-APP = "scheduling_project.drills"
 #: Each of these starts what it needs and nothing else.
 PLAIN = ("kill-worker", "flush-redis", "two-beats")
 #: These break a whole system under load (`drills.faults`).
@@ -39,27 +38,25 @@ FAULTS = (
     "postgres-restarted",
     "postgres-down",
     "retries-survive",
+    "permanent-failures",
+    "messages-doubled",
     "beats-down-ten-minutes",
     "clock-jumps",
+    "watermarks-set-back",
     "warm-restarts",
     "cold-restarts",
     "disk-full",
     "random",
 )
-SHORT_SETTINGS = {
-    "WORKFLOW_LEASE_SECONDS": "3",
-    "WORKFLOW_HEARTBEAT_SECONDS": "1",
-    "WORKFLOW_RESCUE_SECONDS": "0.5",
-    "WORKFLOW_SWEEP_SECONDS": "0.2",
-    "WORKFLOW_REDISPATCH_SECONDS": "2",
-    "WORKFLOW_SHUTDOWN_GRACE_SECONDS": "6",
-}
+CHECK_THE_CHECKER = "check-the-checker"
 EXAMPLES = """examples:
   manage.py drill list
   manage.py drill kill-worker
   manage.py drill redis-killed postgres-down --short
   manage.py drill random --seed 42
-  manage.py drill all --json verdicts.json       every drill, some fifty minutes
+  manage.py drill all --json verdicts.json       every drill, about an hour
+  manage.py drill redis-flushed --sabotage re-dispatch
+  manage.py drill check-the-checker --short      each safeguard taken away: each drill must notice
 """
 
 
@@ -69,9 +66,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.epilog, parser.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
-        parser.add_argument("drill", nargs="+", choices=[*PLAIN, *FAULTS, "all", "list"], metavar="drill")
+        choices = [*PLAIN, *FAULTS, "all", "list", CHECK_THE_CHECKER]
+        parser.add_argument("drill", nargs="+", choices=choices, metavar="drill")
         parser.add_argument("--short", action="store_true", help="short leases and outages: half a minute each")
         parser.add_argument("--seed", type=int, default=1, help="of the random sequence")
+        parser.add_argument("--sabotage", choices=list(SABOTAGES), help="take this safeguard away: the drill must fail")
+        parser.add_argument("--patience", type=float, default=300.0, help="seconds to wait for what must end (300)")
+        parser.add_argument("--logs", type=Path, help="keep the logs of the drills' processes below this folder")
         parser.add_argument("--json", type=Path, help="also write the verdicts to this file")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -80,6 +81,8 @@ class Command(BaseCommand):
             self.list_all()
         elif os.environ.get(INSIDE):
             self.run_inside(names, options)
+        elif CHECK_THE_CHECKER in names:
+            sys.exit(self.check_the_checker(options))
         else:
             sys.exit(self.run_on_own_servers(names, options))
 
@@ -91,38 +94,43 @@ class Command(BaseCommand):
         for name, act in {**DRILLS, **{name: fault.inject for name, fault in faults.items()}}.items():
             table.add_row(name, (act.__doc__ or "").strip())
         table.add_row("random", "Twelve of these one after the other, drawn by --seed.")
-        Console(file=self.stdout, width=120).print(table)  # type: ignore[arg-type]
+        table.add_section()
+        for name, sabotage in SABOTAGES.items():
+            table.add_row(f"--sabotage {name}", (sabotage.remove.__doc__ or "").strip())
+        Console(file=self.stdout, width=150).print(table)  # type: ignore[arg-type]
 
     def run_on_own_servers(self, names: list[str], options: dict[str, Any]) -> int:
-        """One process and fresh servers for each drill: a drill must not touch real data, nor what another left."""
-        verdicts: list[dict[str, Any]] = []
-        for name in names:
-            with tempfile.TemporaryDirectory(prefix="drill-") as folder:
-                Path(folder).chmod(0o711)
-                report = Path(folder) / "verdict.json"
-                with Keeper(Path(folder)) as servers:
-                    env = {**os.environ, **servers, "EXTRA_APPS": APP, "DEMO": "0", "LOG_LEVEL": "ERROR", INSIDE: "1"}
-                    env |= SHORT_SETTINGS if options["short"] else {}
-                    manage = [sys.executable, "manage.py"]
-                    subprocess.run([*manage, "migrate", "-v", "0"], check=True, cwd=PROJECT_ROOT, env=env)
-                    arguments = ["drill", name, "--json", str(report), "--seed", str(options["seed"])]
-                    arguments += ["--short"] if options["short"] else []
-                    code = subprocess.run([*manage, *arguments], cwd=PROJECT_ROOT, env=env, check=False).returncode
-                if not report.exists():
-                    self.stderr.write(f"{name} ended with {code} and without a verdict")
-                    return code or 1
-                verdicts += json.loads(report.read_text())
+        with self.runs(options) as runs:
+            for name in names:
+                runs.run(name, sabotage=options["sabotage"])
+                self.write_json(runs.verdicts, options)  # after each: all of them take an hour
         if len(names) > 1:
-            print_table(verdicts)
+            print_table(table_of(runs.verdicts))
+        return 0 if all(verdict["passed"] for verdict in runs.verdicts) else 1
+
+    def check_the_checker(self, options: dict[str, Any]) -> int:
+        """Take each safeguard away (or the one that is named) and see whether its drill notices."""
+        names = list(SABOTAGES) if options["sabotage"] is None else [options["sabotage"]]
+        with self.runs(options) as runs:
+            for name in names:
+                sabotage = SABOTAGES[name]
+                verdict = runs.run(sabotage.noticed_by, sabotage=name)
+                verdict |= {"sabotage": name, "noticed": sabotage.is_noticed(verdict["problems"])}
+                self.write_json(runs.verdicts, options)
+        print_table(table_of_sabotages(runs.verdicts))
+        return 0 if all(verdict["noticed"] for verdict in runs.verdicts) else 1
+
+    def runs(self, options: dict[str, Any]) -> Any:
+        return Runs.on_own_servers(short=options["short"], seed=options["seed"], logs=options["logs"])
+
+    def write_json(self, verdicts: list[dict[str, Any]], options: dict[str, Any]) -> None:
         if options["json"] is not None:
-            options["json"].write_text(json.dumps(verdicts, indent=2))
-        return 0 if all(verdict["passed"] for verdict in verdicts) else 1
+            options["json"].write_text(json.dumps(verdicts, indent=2, default=str))
 
     def run_inside(self, names: list[str], options: dict[str, Any]) -> None:
         verdicts = [self.run_one(name, options).as_json() for name in names]
-        print_table(verdicts)
-        if options["json"] is not None:
-            options["json"].write_text(json.dumps(verdicts, indent=2, default=str))
+        print_table(table_of(verdicts))
+        self.write_json(verdicts, options)
         for verdict in verdicts:
             for problem in verdict["problems"]:
                 self.stderr.write(f"{verdict['drill']}: {problem}")
@@ -131,26 +139,30 @@ class Command(BaseCommand):
 
     def run_one(self, name: str, options: dict[str, Any]) -> Any:
         from scheduling_project.drills import faults
-        from scheduling_project.drills.apps import DISK_FULL
         from scheduling_project.drills.drills import DRILLS, SHORT
         from scheduling_project.drills.processes import Processes, environment
         from scheduling_project.drills.servers import Orders
 
         act = DRILLS[name] if name in DRILLS else faults.FAULTS[name].inject if name in faults.FAULTS else None
         self.stdout.write(f"{name}: {(act.__doc__ or '').strip() if act else 'twelve faults, drawn by seed'}")
+        short = options["short"]
         with tempfile.TemporaryDirectory(prefix="drill-") as folder:
             flag = Path(folder) / "disk-full"
             processes = Processes(Path(folder), environment(LOG_LEVEL="INFO", **{DISK_FULL: str(flag)}))
             try:
                 if name in DRILLS:
-                    return DRILLS[name](processes, **(SHORT[name] if options["short"] else {}))
-                return faults.drill(name, processes, Orders(), seed=options["seed"], short=options["short"])
+                    return DRILLS[name](processes, **(SHORT[name] if short else {}))
+                return faults.drill(
+                    name, processes, Orders(), seed=options["seed"], short=short, patience=options["patience"]
+                )
             finally:
                 processes.stop()
+                if options["logs"] is not None:
+                    shutil.copytree(folder, options["logs"] / name, dirs_exist_ok=True)
 
 
-def print_table(verdicts: list[dict[str, Any]]) -> None:
-    Console(width=None if sys.stdout.isatty() else 150).print(table_of(verdicts))
+def print_table(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 def table_of(verdicts: list[dict[str, Any]]) -> Table:
@@ -185,4 +197,12 @@ def table_of(verdicts: list[dict[str, Any]]) -> Table:
             "–" if seconds is None else f"{seconds:.1f} s",
             "pass" if verdict["passed"] else "FAIL",
         )
+    return table
+
+
+def table_of_sabotages(verdicts: list[dict[str, Any]]) -> Table:
+    table = Table("safeguard taken away", "drill", "what it says", "noticed", title="The checker is checked")
+    for verdict in verdicts:
+        said = "\n".join(verdict["problems"]) or "nothing"
+        table.add_row(verdict["sabotage"], verdict["drill"], said, "yes" if verdict["noticed"] else "NO")
     return table
