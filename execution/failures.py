@@ -14,7 +14,7 @@ from execution.retry import Failure
 from execution.step_tasks import path_of
 from execution.steps.context import CancelAsked, GiveUp, Snooze
 from execution.steps.http import HttpError
-from execution.steps.task import RetryAsked
+from execution.steps.task_request import RetryAsked
 
 MAX_TEXT = 20_000  # characters of a message or traceback that are kept
 MAX_NAME = 300  # characters of a class path

@@ -45,8 +45,9 @@ from execution.rate_keys import RateDeferred
 from execution.redaction import redacted, redactor
 from execution.retry import Decision, Failure, Policy, RetryDecision, decide, effective_policy
 from execution.states import AttemptState, StepState
-from execution.steps import KINDS, task_hooks
+from execution.steps import task_hooks
 from execution.steps.context import GiveUp, LeaseLost, StepContext, enter, leave
+from execution.steps.kinds import KINDS
 from execution.steps.workflow import ChildStart, hand_over
 from scheduling_project.common.errors import DomainError
 from scheduling_project.common.logs import get_logger

@@ -19,7 +19,7 @@ from execution.queue import Claim
 from execution.retry import Decision
 from execution.step_tasks import Task
 from execution.steps.context import current
-from execution.steps.task import requested
+from execution.steps.task_request import requested
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)

@@ -333,7 +333,7 @@ def definition_page() -> str:
     """`docs/reference/definition.md`."""
     from execution.definition_schema import DEFINITION_SCHEMA, STEP_KINDS
     from execution.retry import POLICY_SCHEMA
-    from execution.steps import KINDS as PERFORMED
+    from execution.steps.kinds import KINDS as PERFORMED
 
     step = DEFINITION_SCHEMA["$defs"]["step"]["properties"]
     own = set(STEP_KINDS) | {"with"}

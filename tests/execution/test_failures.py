@@ -15,7 +15,7 @@ from execution import failures
 from execution.failures import ends_process, failure_of, message_of, shown, storable, traceback_of
 from execution.steps.context import GiveUp, Snooze
 from execution.steps.http import AddressRefused, HttpError
-from execution.steps.task import RetryAsked
+from execution.steps.task_request import RetryAsked
 
 
 class Shop:

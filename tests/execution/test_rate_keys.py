@@ -13,7 +13,7 @@ from execution.models import Attempt, Pool, RateKey, StepRun
 from execution.queue import Claim
 from execution.rate_keys import Rate, RateDeferred, admission
 from execution.runner import Outcome
-from execution.steps import KINDS
+from execution.steps.kinds import KINDS
 from tests.execution.flow import begin, claim, held, http, step
 
 NOW = datetime(2026, 3, 1, 9, tzinfo=UTC)

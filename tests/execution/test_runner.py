@@ -13,7 +13,7 @@ from celery import current_app
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from django.db import DataError, OperationalError, connection, connections, transaction
 
-from execution import engine, lifecycle, queue, runner, tasks
+from execution import engine, lifecycle, queue, runner, step_notes, tasks
 from execution.models import Attempt, DeadLetter, Execution, StepOutput, StepRun
 from execution.runner import Outcome, OutputNotKept, Report, check_output
 from execution.step_tasks import step_task
@@ -479,7 +479,7 @@ def test_progress_does_not_disturb_a_step_while_postgres_is_away(perform: Any, m
         context = current()
         assert context is not None
         with monkeypatch.context() as patch:
-            patch.setattr(queue, "note_progress", away)
+            patch.setattr(step_notes, "note_progress", away)
             context.progress(1)
         return 1
 

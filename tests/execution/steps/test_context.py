@@ -9,7 +9,7 @@ import pytest
 from celery import current_app
 from django.db import OperationalError
 
-from execution import engine, queue, runner
+from execution import engine, queue, runner, step_notes
 from execution.models import Attempt, Execution, StepLog
 from execution.runner import Outcome, Report
 from execution.step_tasks import step_task
@@ -106,7 +106,7 @@ def test_an_absent_postgres_disturbs_neither_lines_nor_heartbeats(monkeypatch: p
 
     def body(context: StepContext) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(queue, "keep_line", away)
+            patch.setattr(step_notes, "keep_line", away)
             patch.setattr(queue, "heartbeat", away)
             context.log("lost")
             context.heartbeat()
