@@ -58,6 +58,7 @@ class Keeper:
         """Both servers running, Redis empty, and a new database `name` that is a copy of the first one, which is
         migrated once: migrating takes longer than most drills. Returns what changes in the environment.
 
+        The checkpoint keeps what was written before out of the recovery after a crash, which the drill waits for.
         Nobody may be connected to the first database meanwhile (Postgres refuses to copy one in use).
         """
         for server in (self.postgres, self.redis):
@@ -70,7 +71,7 @@ class Keeper:
         copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
             sql.Identifier(name), sql.Identifier(urlsplit(self.postgres.url).path.removeprefix("/"))
         )
-        self.execute("postgres", ("ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", copy))
+        self.execute("postgres", ("ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", copy, "CHECKPOINT"))
         return {"DATABASE_URL": self._url_of(name), "REDIS_URL": self.redis.url}
 
     def execute(self, database: str, statements: Iterable[LiteralString | sql.Composed]) -> None:
