@@ -51,6 +51,45 @@ def fetch_all(sql: str, params: Params, *, using: str | None = None) -> list[Any
         return cursor.fetchall() if cursor.description is not None else []
 
 
+class Sent:
+    """A statement that has been sent to Postgres; what it returned is read with `rows`, when its pipeline has ended."""
+
+    __slots__ = ("_connection", "_cursor")
+
+    def __init__(self, connection: Any, cursor: Cursor[Any]) -> None:
+        self._connection = connection
+        self._cursor = cursor
+
+    def rows(self) -> list[Any]:
+        """The rows, as `fetch_all` returns them. To be asked for once."""
+        with self._connection.wrap_database_errors, self._cursor as cursor:
+            return cursor.fetchall() if cursor.description is not None else []
+
+
+def send(sql: str, params: Params, *, using: str | None = None) -> Sent:
+    """Begin one statement, as `fetch_all` takes them; inside a `pipeline` without waiting for it."""
+    connection = connections[using or alias()]
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        cursor = Cursor(connection.connection, row_factory=namedtuple_row)
+        return Sent(connection, cursor.execute(sql, params, prepare=True))
+
+
+@contextmanager
+def pipeline(*, using: str | None = None) -> Iterator[None]:
+    """What is sent within runs on the server while the next statement is still being made up here; one round trip.
+
+    Only `send` belongs inside, and results are read outside. The end waits for everything that was sent.
+
+    Raises:
+        django.db.DatabaseError: the first statement that failed; those after it have not run.
+    """
+    connection = connections[using or alias()]
+    connection.ensure_connection()
+    with connection.wrap_database_errors, connection.connection.pipeline():
+        yield
+
+
 def fetch_one(sql: str, params: Params, *, using: str | None = None) -> Any | None:
     """The first row of a statement, or None."""
     rows = fetch_all(sql, params, using=using)

@@ -8,7 +8,7 @@ locks: schedules, then executions. Instants travel as epoch seconds; ``to_timest
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -31,8 +31,12 @@ STOPPED = "SELECT stopped_at, stopped_by, note FROM schedules_firingswitch WHERE
 
 # A beat that is frozen in the middle of a visit must not hold its schedules for long: the server ends its
 # transaction. `quiet` tells the NOTIFY trigger that nothing here can be news to a beat.
+# The moment is Postgres's clock, read once, unless one is bound.
 LIMITS = """WITH limits AS MATERIALIZED (
-    SELECT set_config('idle_in_transaction_session_timeout', '5s', true), set_config('schedules.quiet', 'on', true))"""
+    SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now,
+        set_config('idle_in_transaction_session_timeout', '5s', true), set_config('schedules.quiet', 'on', true))"""
+
+MOMENT = "extract(epoch FROM limits.now)::float8 AS moment"
 
 # Race: any number of beats, workers and commands see the same schedule due. The row lock gives it to one; the others
 # pass over it (SKIP LOCKED) and, when they come back, the wake-up has moved. The columns come from the locking
@@ -40,17 +44,17 @@ LIMITS = """WITH limits AS MATERIALIZED (
 CLAIM_DUE = f"""
 {LIMITS}, due AS MATERIALIZED (
     SELECT {COLUMNS} FROM schedules_schedule s
-    WHERE s.next_fire_at <= %(now)s AND {RUNNING}
+    WHERE s.next_fire_at <= (SELECT now FROM limits) AND {RUNNING}
     ORDER BY s.next_fire_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) SELECT due.* FROM limits LEFT JOIN due ON true
+) SELECT {MOMENT}, due.* FROM limits LEFT JOIN due ON true
 """
 
 CLAIM_DUE_OF = f"""
 {LIMITS}, due AS MATERIALIZED (
     SELECT {COLUMNS} FROM schedules_schedule s
-    WHERE s.next_fire_at <= %(now)s AND s.id = ANY(%(ids)s::uuid[]) AND {RUNNING}
+    WHERE s.next_fire_at <= (SELECT now FROM limits) AND s.id = ANY(%(ids)s::uuid[]) AND {RUNNING}
     ORDER BY s.next_fire_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) SELECT due.* FROM limits LEFT JOIN due ON true
+) SELECT {MOMENT}, due.* FROM limits LEFT JOIN due ON true
 """
 
 # Race: a run ends while its successor is being buffered, so that the news of its end finds nothing to release. Every
@@ -65,7 +69,7 @@ CLAIM_BUFFERED = f"""
         SELECT 1 FROM execution_execution e
         WHERE e.source_kind = 'schedule' AND e.source_id = s.id::text AND e.finished_at IS NULL))
     LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-) SELECT due.* FROM limits LEFT JOIN due ON true
+) SELECT {MOMENT}, due.* FROM limits LEFT JOIN due ON true
 """
 
 # Race: an edit, pause or resume against firing. It waits for the visit in progress; later visits wait for it.
@@ -238,20 +242,36 @@ def columns(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, An
     return dict(zip(names, map(engine.array, zip(*rows, strict=True)), strict=True))
 
 
-def claim_due(*, now: datetime, limit: int, ids: Sequence[UUID] | None, using: str) -> list[Any]:
-    """Lock up to `limit` due schedules, those of `ids` when given; the earliest wake-ups first."""
+class Claimed(NamedTuple):
+    """Locked schedules, and the moment at which they were due."""
+
+    now: datetime
+    rows: list[Any]
+
+
+def claim_due(*, now: datetime | None, limit: int, ids: Sequence[UUID] | None, using: str) -> Claimed:
+    """Lock up to `limit` due schedules, those of `ids` when given; the earliest wake-ups first.
+
+    Args:
+        now: the moment; Postgres's clock when left out.
+    """
     params: dict[str, Any] = {"now": now, "limit": limit}
     if ids is None:
-        rows = engine.fetch_all(CLAIM_DUE, params, using=using)
-    else:
-        rows = engine.fetch_all(CLAIM_DUE_OF, params | {"ids": list(ids)}, using=using)
-    return [row for row in rows if row.id is not None]
+        return _claim(CLAIM_DUE, params, using)
+    return _claim(CLAIM_DUE_OF, params | {"ids": list(ids)}, using)
 
 
-def claim_buffered(*, limit: int, using: str) -> list[Any]:
+def claim_buffered(*, now: datetime | None, limit: int, using: str) -> Claimed:
     """Lock up to `limit` schedules with buffered instants that nothing of theirs holds up any longer."""
-    rows = engine.fetch_all(CLAIM_BUFFERED, {"limit": limit}, using=using)
-    return [row for row in rows if row.id is not None]
+    return _claim(CLAIM_BUFFERED, {"now": now, "limit": limit}, using)
+
+
+def _claim(sql: str, params: dict[str, Any], using: str) -> Claimed:
+    with engine.pipeline(using=using):  # BEGIN goes along
+        sent = engine.send(sql, params, using=using)
+    rows = sent.rows()
+    now = params["now"] or datetime.fromtimestamp(rows[0].moment, UTC)
+    return Claimed(now, [] if rows[0].id is None else rows)
 
 
 def lock(ids: Sequence[UUID], *, using: str) -> list[Any]:
@@ -280,17 +300,20 @@ def buffered(ids: Sequence[UUID], *, using: str) -> dict[UUID, list[Any]]:
     return found
 
 
-def record(rows: Sequence[LedgerRow], *, using: str) -> list[bool]:
-    """Write ledger entries; says of each whether its (schedule, first instant) was not there before."""
-    if not rows:
-        return []
-    params = columns(LedgerRow._fields, rows) | {"expected": len(rows)}
-    made = engine.fetch_one(INSERT_LEDGER, params, using=using)
-    assert made is not None
-    if made.rows == len(rows):
-        return [True] * len(rows)
-    new = set(made.new or ())
-    return [f"({row.schedule_id},{row.first})" in new for row in rows]
+class Record:
+    """Ledger entries whose insertion has been sent."""
+
+    def __init__(self, rows: Sequence[LedgerRow], *, using: str) -> None:
+        self._rows = rows
+        self._sent = engine.send(INSERT_LEDGER, columns(LedgerRow._fields, rows) | {"expected": len(rows)}, using=using)
+
+    def new(self) -> list[bool]:
+        """Of each entry, whether its (schedule, first instant) was not there before."""
+        (made,) = self._sent.rows()
+        if made.rows == len(self._rows):
+            return [True] * len(self._rows)
+        new = set(made.new or ())
+        return [f"({row.schedule_id},{row.first})" in new for row in self._rows]
 
 
 def extend(rows: Sequence[LedgerRow], *, using: str) -> set[UUID]:
@@ -311,18 +334,21 @@ def settle_buffered(rows: Sequence[tuple[int, str, str, UUID | None]], *, using:
         engine.fetch_all(SETTLE_BUFFERED, columns(("id", "outcome", "reason", "execution_id"), rows), using=using)
 
 
-def advance(rows: Sequence[Advance], *, now: datetime, using: str) -> None:
-    """Move watermarks and wake-ups.
+class Move:
+    """Watermarks and wake-ups whose move has been sent."""
 
-    Raises:
-        WatermarkMoved: a schedule is no longer where the visit found it.
-    """
-    if not rows:
-        return
-    params = columns(Advance._fields, rows) | {"now": now}
-    moved = engine.fetch_one(ADVANCE, params, using=using)
-    if moved is None or moved.rows != len(rows):
-        raise WatermarkMoved
+    def __init__(self, rows: Sequence[Advance], *, now: datetime, using: str) -> None:
+        self._expected = len(rows)
+        self._sent = engine.send(ADVANCE, columns(Advance._fields, rows) | {"now": now}, using=using)
+
+    def check(self) -> None:
+        """
+        Raises:
+            WatermarkMoved: a schedule is no longer where the visit found it.
+        """
+        (moved,) = self._sent.rows()
+        if moved.rows != self._expected:
+            raise WatermarkMoved
 
 
 def quarantine(notes: Sequence[tuple[UUID, str]], *, now: datetime, using: str) -> None:

@@ -8,7 +8,8 @@ between any two statements leaves either all of it or nothing. Messages go out a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -28,8 +29,9 @@ from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
 
-#: Schedules in one transaction: enough to spread the cost of its statements, few enough to hold locks briefly.
-SLICE = 1_000
+#: Schedules in one transaction: enough to spread the cost of its statements, few enough that a beat's two visits in
+#: flight share what is due at one instant, and hold their locks briefly.
+SLICE = 500
 #: Due instants of one schedule, and of all, that one transaction takes. The rest is due at once again.
 INSTANTS_PER_SCHEDULE = 10_000
 INSTANTS_PER_SLICE = 20_000
@@ -91,6 +93,7 @@ def fire_due(
     limit: int = 10_000,
     schedule_ids: Sequence[UUID] | None = None,
     using: str | None = None,
+    on_full: Callable[[], object] | None = None,
 ) -> FireReport:
     """Fire what is due, up to `limit` schedules, in transactions of bounded size.
 
@@ -98,6 +101,8 @@ def fire_due(
         now: the moment to fire up to; Postgres's clock when left out.
         schedule_ids: only these schedules.
         using: database alias; the engine's when left out.
+        on_full: called as soon as a transaction has as many schedules as it may have, so that more may be due, which
+            somebody else can begin with.
 
     Raises:
         django.db.OperationalError: Postgres is away or a statement ran into its timeouts. What was committed
@@ -107,7 +112,7 @@ def fire_due(
     report = FireReport()
     while report.schedules < limit:
         size = min(SLICE, limit - report.schedules)
-        done = _claim_and_fire(now or engine.now(using=alias), size, schedule_ids, alias)
+        done = _claim_and_fire(now, size, schedule_ids, alias, on_full=on_full)
         report.add(done)
         if done.schedules < size and not done.more:
             return report
@@ -118,9 +123,9 @@ def fire_due(
 def release_buffered(*, limit: int = SLICE, now: datetime | None = None, using: str | None = None) -> FireReport:
     """Start buffered instants whose predecessor has ended, up to `limit` schedules."""
     alias = using or engine.alias()
-    instant = now or engine.now(using=alias)
     with engine.transaction(using=alias):
-        return release(claims.claim_buffered(limit=limit, using=alias), now=instant, using=alias)
+        instant, rows = claims.claim_buffered(now=now, limit=limit, using=alias)
+        return release(rows, now=instant, using=alias)
 
 
 def release(rows: Sequence[Any], *, now: datetime, using: str) -> FireReport:
@@ -141,14 +146,28 @@ def settle(schedule_id: UUID, *, now: datetime, using: str) -> FireReport:
     return _fire(claims.lock([schedule_id], using=using), now=now, using=using)
 
 
-def _claim_and_fire(now: datetime, limit: int, ids: Sequence[UUID] | None, using: str) -> FireReport:
+def _claim_and_fire(
+    now: datetime | None,
+    limit: int,
+    ids: Sequence[UUID] | None,
+    using: str,
+    *,
+    trusting: bool = True,
+    on_full: Callable[[], object] | None = None,
+) -> FireReport:
+    """One visit. It trusts the ledger to have none of the instants yet, which saves a wait; if it has, once more."""
     rows: list[Any] = []
     try:
         with engine.transaction(using=using):
-            rows = claims.claim_due(now=now, limit=limit, ids=ids, using=using)
-            return _fire(rows, now=now, using=using) if rows else FireReport()
+            now, rows = claims.claim_due(now=now, limit=limit, ids=ids, using=using)
+            if on_full is not None and len(rows) == limit:
+                on_full()
+            return _fire(rows, now=now, using=using, trusting=trusting) if rows else FireReport()
     except (OperationalError, InterfaceError):
         raise
+    except _Known:
+        log.warning("firing.instants_known", schedules=len(rows))
+        return _claim_and_fire(now, limit, [row.id for row in rows], using, trusting=False)
     except Exception as error:
         if not rows:
             raise
@@ -156,28 +175,39 @@ def _claim_and_fire(now: datetime, limit: int, ids: Sequence[UUID] | None, using
     return _fire_apart([row.id for row in rows], now, using)
 
 
-def _fire_apart(ids: Sequence[UUID], now: datetime, using: str) -> FireReport:
+def _fire_apart(ids: Sequence[UUID], now: datetime | None, using: str) -> FireReport:
     """Fire schedules one by one, after something in their common transaction raised: whoever raises again, alone, is
     quarantined, and stops nobody else."""
     report = FireReport()
     for schedule_id in ids:
-        row: Any = None
         try:
             with engine.transaction(using=using):
-                for row in claims.claim_due(now=now, limit=1, ids=[schedule_id], using=using):
-                    report.add(_fire([row], now=now, using=using))
+                moment, claimed = claims.claim_due(now=now, limit=1, ids=[schedule_id], using=using)
+                if claimed:
+                    report.add(_fire(claimed, now=moment, using=using))
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # noqa: BLE001 - quarantine is for whatever one schedule can raise
             with engine.transaction(using=using):
-                for row in claims.claim_due(now=now, limit=1, ids=[schedule_id], using=using):
-                    _quarantine([(row, error)], now=now, using=using)
+                moment, claimed = claims.claim_due(now=now, limit=1, ids=[schedule_id], using=using)
+                if claimed:
+                    _quarantine([(claimed[0], error)], now=moment, using=using)
                     report.add(FireReport(schedules=1, slices=1, quarantined=1))
     return report
 
 
-def _fire(rows: Sequence[Any], *, now: datetime, using: str, collect: bool = True) -> FireReport:
-    """One visit of locked schedules, inside the transaction that locked them."""
+class _Known(Exception):
+    """The ledger has instants already that a trusting visit took for new."""
+
+
+def _fire(
+    rows: Sequence[Any], *, now: datetime, using: str, collect: bool = True, trusting: bool = False
+) -> FireReport:
+    """One visit of locked schedules, inside the transaction that locked them.
+
+    Raises:
+        _Known: it was trusting, and wrongly so; the transaction is to be rolled back.
+    """
     live.announce(live.SCHEDULES, [row.id for row in rows], using=using)
     report = FireReport(slices=1)
     failures: list[tuple[Any, Exception]] = []
@@ -200,7 +230,7 @@ def _fire(rows: Sequence[Any], *, now: datetime, using: str, collect: bool = Tru
         report.more = report.more or visit.batch.more
         visits.append(visit)
     _decide(visits, using=using)
-    _write(visits, report, now=now, using=using)
+    _write(visits, report, now=now, using=using, trusting=trusting)
     if failures:
         _quarantine(failures, now=now, using=using)
     report.schedules = len(visits) + len(failures)
@@ -270,10 +300,56 @@ def _may_release(row: Any) -> bool:
     return bool(row.enabled or row.pause_kind == PauseKind.FINISHED)
 
 
-def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using: str) -> None:
-    """Ledger, executions, watermarks, in this order."""
+def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using: str, trusting: bool) -> None:
+    """Ledger, executions, watermarks, in this order. A trusting visit sends them all before it reads any answer."""
     workflow_ids = {v.row.workflow_id for v in visits if v.plan.release or v.batch.candidates}
     workflows = versions.published(workflow_ids, using=using) if workflow_ids else {}
+    rows, owners = _entries(visits, workflows, report, using=using)
+    record: claims.Record | None = None
+    move: claims.Move | None = None
+    settled: list[tuple[int, str, str, UUID | None]] = []
+    news = [True] * len(rows)
+    with engine.pipeline(using=using) if trusting else nullcontext():
+        if rows:
+            record = claims.Record(rows, using=using)
+            if not trusting:
+                news = record.new()
+        starts: list[Start] = []
+        read = _Reader()
+        for row, visit, is_new in zip(rows, owners, news, strict=True):
+            if is_new and row.execution_id is not None:
+                starts.append(_start(visit, workflows, row.execution_id, row.first, read))
+        settled = _settle_buffered(visits, workflows, starts, report, read)
+        created = creation.send_many(starts, now=now, using=using)
+        if visits:
+            move = claims.Move([_advance(visit) for visit in visits], now=now, using=using)
+    if trusting and record is not None and not all(record.new()):
+        raise _Known
+    if move is not None:
+        move.check()
+    counts: Counter[str] = Counter()
+    for row, is_new in zip(rows, news, strict=True):
+        if is_new:
+            counts[row.outcome] += row.instants
+    for outcome, instants in counts.items():
+        report.count(outcome, instants)
+    report.execution_ids += [start.id for start in starts]
+    monitoring.note(zip(rows, (visit.row for visit in owners), news, strict=True), now=now, using=using)
+    claims.settle_buffered(settled, using=using)
+    for visit in visits:
+        if visit.plan.stop_others:
+            _stop_others(visit, now=now, using=using)
+    if created is not None:
+        created.finish()
+    for visit in visits:
+        if visit.resumed:
+            note_deed(visit.row, "schedule.resume", "The pause ended as planned.", using=using)
+
+
+def _entries(
+    visits: Sequence[_Visit], workflows: Any, report: FireReport, *, using: str
+) -> tuple[list[LedgerRow], list[_Visit]]:
+    """The ledger entries to be made, each with its visit. Runs that go on from an earlier entry are written here."""
     rows: list[LedgerRow] = []
     owners: list[_Visit] = []
     runs: list[tuple[LedgerRow, _Visit]] = []
@@ -294,28 +370,7 @@ def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using
             else:
                 rows.append(row)
                 owners.append(visit)
-    starts: list[Start] = []
-    read = _Reader()
-    counts: Counter[str] = Counter()
-    news = claims.record(rows, using=using)
-    for row, visit, is_new in zip(rows, owners, news, strict=True):
-        if is_new:
-            counts[row.outcome] += row.instants
-            if row.execution_id is not None:
-                starts.append(_start(visit, workflows, row.execution_id, row.first, read))
-    for outcome, instants in counts.items():
-        report.count(outcome, instants)
-    monitoring.note(zip(rows, (visit.row for visit in owners), news, strict=True), now=now, using=using)
-    settled = _settle_buffered(visits, workflows, starts, report, read)
-    claims.settle_buffered(settled, using=using)
-    for visit in visits:
-        if visit.plan.stop_others:
-            _stop_others(visit, now=now, using=using)
-    report.execution_ids += creation.start_many(starts, now=now, using=using)
-    claims.advance([_advance(visit) for visit in visits], now=now, using=using)
-    for visit in visits:
-        if visit.resumed:
-            note_deed(visit.row, "schedule.resume", "The pause ended as planned.", using=using)
+    return rows, owners
 
 
 def _is_run(row: LedgerRow) -> bool:

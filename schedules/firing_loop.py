@@ -20,6 +20,7 @@ import psycopg
 from django.db import connections
 
 from execution import engine, process_reports
+from execution.background import Background
 from schedules import backfill, claims, firing, outcomes
 from scheduling_project.common.logs import get_logger
 
@@ -34,9 +35,45 @@ BACKFILL_SECONDS = 0.25
 REPORT_SECONDS = 5.0
 #: Seconds to wait, first and at most, while others hold what is due.
 CONTENDED = (0.005, 0.1)
+#: Seconds for which the second visit's connection is kept after its last use.
+MATE_SECONDS = 60.0
 #: Seconds to wait, first and at most, while Postgres is away or something unexpected was raised.
 BACKOFF = (0.1, 2.0)
 VERSIONS = {name: version(name) for name in ("celery", "django", "django-celery-beat")}
+
+
+class Mate(Background):
+    """Fires along with the loop, on a connection of its own, while more is due than one transaction takes.
+
+    What Python makes up for one visit and what Postgres writes for the other then happen at the same time. Its
+    connection is closed when nobody has called for a while.
+    """
+
+    area = "firing_mate"
+    pause_after_failure = BACKOFF[0]
+
+    def __init__(self) -> None:
+        super().__init__("schedule-firing-mate")
+        self._called = threading.Event()
+
+    def call(self) -> None:
+        """Help with what is due now."""
+        if not self._called.is_set():
+            self._called.set()
+
+    def turn(self) -> float:
+        if not self._called.wait(MATE_SECONDS):
+            engine.close()
+            self._called.wait()
+        self._called.clear()
+        while not self.over.is_set() and firing.fire_due(limit=firing.SLICE).schedules == firing.SLICE:
+            pass
+        return 0.0
+
+    def stop(self, timeout: float = 5.0) -> None:
+        self.over.set()
+        self._called.set()
+        super().stop(timeout)
 
 
 class FiringLoop(threading.Thread):
@@ -56,6 +93,7 @@ class FiringLoop(threading.Thread):
         self._news_at = 0.0
         self._backfill_at = 0.0
         self._failures = 0
+        self._mate: Mate | None = None
         self._wake_end, self._wait_end = socket.socketpair()
 
     def stop(self, timeout: float | None = 8.0) -> None:
@@ -75,6 +113,8 @@ class FiringLoop(threading.Thread):
             while not self.over.is_set():
                 self._turn()
         finally:
+            if self._mate is not None:
+                self._mate.stop()
             with suppress(*engine.DatabaseAway):
                 process_reports.report_stopped(self.process_name)
             self._drop_listener()
@@ -130,7 +170,7 @@ class FiringLoop(threading.Thread):
     def _fire(self, seconds: float | None) -> float:
         patience, most = CONTENDED
         while seconds is not None and seconds <= 0 and not self.over.is_set():
-            report = firing.fire_due(limit=firing.SLICE)
+            report = firing.fire_due(limit=firing.SLICE, on_full=self._call_mate)
             if report.schedules:
                 patience = CONTENDED[0]
                 if report.started or report.quarantined:
@@ -140,6 +180,12 @@ class FiringLoop(threading.Thread):
                 patience = min(patience * 2, most)
             seconds = claims.seconds_to_next()
         return self.look_seconds if seconds is None else min(seconds, self.look_seconds)
+
+    def _call_mate(self) -> None:
+        if self._mate is None:
+            self._mate = Mate()
+            self._mate.start()
+        self._mate.call()
 
     def _sleep(self, seconds: float) -> None:
         """Wait, at most so long, for a notification or a call of `wake`."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connections, transaction
 
+from execution import engine
 from execution.models import Execution
 from schedules import claims, firing, lifecycle, versions
 from schedules.models import Schedule, ScheduleFire
@@ -101,7 +104,7 @@ def test_a_version_written_between_snapshot_and_lock_is_seen():
     with transaction.atomic(using="engine"):
         connections["engine"].cursor().execute("SELECT 1")
         lifecycle.update(one.pk, {"input": {"new": True}}, actor="a", now=at(0.5))
-        (row,) = claims.claim_due(now=at(5), limit=5, ids=None, using="engine")
+        (row,) = claims.claim_due(now=at(5), limit=5, ids=None, using="engine").rows
         assert row.input == '{"new": true}'
 
 
@@ -112,36 +115,51 @@ def test_two_upserts_of_one_name_make_one_schedule():
     assert sorted(created for _, created in results) == [False, False, False, True]
 
 
-def test_a_crash_before_the_commit_leaves_nothing(monkeypatch):
+@contextmanager
+def in_every_visit(table: str, event: str, statement: str) -> Iterator[None]:
+    """Postgres runs `statement` in each transaction that does `event` to `table`."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            f"CREATE FUNCTION disturb() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NULL; END $$;"
+            f"CREATE TRIGGER disturb AFTER {event} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION disturb()"
+        )
+        try:
+            yield
+        finally:
+            cursor.execute(f"DROP TRIGGER disturb ON {table}; DROP FUNCTION disturb()")
+
+
+def test_a_connection_lost_before_the_commit_leaves_nothing():
     one = schedule(SECONDLY)
-
-    def crash(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(claims, "advance", crash)
-    with pytest.raises(KeyboardInterrupt):
+    lost = "PERFORM pg_terminate_backend(pg_backend_pid())"
+    with in_every_visit("schedules_schedule", "UPDATE", lost), pytest.raises(engine.DatabaseAway):
         firing.fire_due(at(3))
     assert (ScheduleFire.objects.count(), Execution.objects.count()) == (0, 0)
-    monkeypatch.undo()
+    engine.close()
     firing.fire_due(at(3))
     assert started(one) == [1, 2, 3]
 
 
-def test_a_watermark_moved_without_the_lock_rolls_the_visit_back(monkeypatch):
+def test_a_watermark_moved_without_the_lock_rolls_the_visit_back():
     one = schedule(SECONDLY)
-    real = claims.advance
-
-    def move_first(rows, **kwargs):
-        with connections["engine"].cursor() as cursor:
-            cursor.execute("UPDATE schedules_schedule SET fired_through = fired_through + interval '1 second'")
-        real(rows, **kwargs)
-
-    monkeypatch.setattr(claims, "advance", move_first)
-    report = firing.fire_due(at(3), limit=1)
+    move = "UPDATE schedules_schedule SET fired_through = fired_through + interval '1 second'"
+    with in_every_visit("schedules_schedulefire", "INSERT", move):
+        report = firing.fire_due(at(3), limit=1)
     assert report.quarantined == 1
     assert ScheduleFire.objects.count() == 0
     one.refresh_from_db()
     assert "WatermarkMoved" in one.pause_note
+
+
+def test_instants_that_the_ledger_has_already_are_not_fired_again_when_a_watermark_is_set_back():
+    one, other = schedule(SECONDLY), schedule(SECONDLY, name="other")
+    firing.fire_due(at(3))
+    Schedule.objects.filter(pk=one.pk).update(fired_through=T0, next_fire_at=at(1))
+    Schedule.objects.filter(pk=other.pk).update(next_fire_at=at(4))
+    report = firing.fire_due(at(5))
+    assert (report.started, report.quarantined) == (4, 0)
+    assert started(one) == started(other) == [1, 2, 3, 4, 5]
+    assert Execution.objects.count() == 10
 
 
 def test_the_wake_ups_agree_with_the_clock_of_postgres():
