@@ -15,6 +15,7 @@ from schedules import claims, firing, firing_loop, lifecycle, periodic_tasks
 from schedules.beat import WorkflowScheduler
 from schedules.firing_loop import FiringLoop
 from schedules.models import FiringSwitch, Schedule, ScheduleFire
+from tests.patience import PATIENCE
 from tests.schedules.builders import SECONDLY, schedule, workflow
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "engine"]), pytest.mark.race]
@@ -290,3 +291,27 @@ def test_with_postgres_away_in_between_a_tick_waits(scheduler, monkeypatch):
     monkeypatch.setattr("django_celery_beat.schedulers.DatabaseScheduler.tick", away)
     assert scheduler.tick() == 1.0
     assert scheduler._heap is None
+
+
+def test_more_than_one_visit_takes_is_fired_by_two_at_once_and_each_instant_once(loop, monkeypatch):
+    monkeypatch.setattr(firing, "SLICE", 3)
+    monkeypatch.setattr(firing_loop, "MATE_SECONDS", 0.01)
+    for _ in range(2):  # its connection is closed in between
+        now = datetime.now(UTC).replace(microsecond=0)
+        made = [schedule(SECONDLY, name=f"n{number}{now}", since=now - timedelta(seconds=2)) for number in range(10)]
+        wait_until(lambda: not Schedule.objects.filter(fired_through__lt=now).exists(), seconds=PATIENCE)  # noqa: B023
+        Schedule.objects.filter(pk__in=[one.pk for one in made]).update(next_fire_at=None)
+    wait_until(lambda: loop._mate is not None and loop._mate.is_alive())
+    assert Execution.objects.count() == ScheduleFire.objects.count() >= 60
+    mate = loop._mate
+    loop.stop()
+    assert not mate.is_alive()
+
+
+def test_a_visit_says_when_more_may_be_due():
+    for number in range(4):
+        schedule(SECONDLY, name=f"n{number}", since=datetime.now(UTC) - timedelta(seconds=2))
+    called = []
+    assert firing.fire_due(limit=3, on_full=lambda: called.append(1)).schedules == 3
+    assert firing.fire_due(limit=3, on_full=lambda: called.append(2)).schedules == 1
+    assert called == [1]
