@@ -233,6 +233,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "scheduling_project.common.openapi.describe_errors",
+        "scheduling_project.api_description.document.describe",
     ],
 }
 

@@ -142,6 +142,7 @@ def rotate(endpoint: WebhookEndpoint, *, actor: str, secret: str | None = None, 
         if held.secrets.count() >= MAX_SECRETS:
             raise Conflict(f"At most {MAX_SECRETS} secrets are valid at a time; end some of them first.")
         _add_secret(held, text, actor)
+        _raise_revision(held)
         _audit(held, "rotate", actor, changes={"old secrets end": {"before": None, "after": until.isoformat()}})
         catalog.expire()
     return Made(held, text)
@@ -162,6 +163,7 @@ def end_secret(endpoint: WebhookEndpoint, secret_id: UUID, *, actor: str) -> Non
         if not held.secrets.valid(clock.now()).exclude(pk=secret_id).exists():
             raise Conflict("It is the only valid secret; rotate instead.")
         secret.delete()
+        _raise_revision(held)
         _audit(held, "end_secret", actor, changes={"secret": {"before": f"…{secret.hint}", "after": None}})
         catalog.expire()
 
@@ -261,6 +263,12 @@ def _move(
         _audit(held, verb, actor, changes=changes, note=note)
         catalog.expire()
     return held
+
+
+def _raise_revision(held: WebhookEndpoint) -> None:
+    """Its secrets are part of what people see and change of it."""
+    held.revision += 1
+    held.save(update_fields=["revision", "updated_at"])
 
 
 def _hold(pk: UUID, expected_revision: int | None = None) -> WebhookEndpoint:

@@ -28,6 +28,7 @@ KEY = OpenApiParameter("id", str, OpenApiParameter.PATH, description="The key.")
 class PoolViewSet(ResourceViewSet):
     """Numbers of slots that steps share. A pool is addressed by its name."""
 
+    tagged = ("slots", "description")
     queryset = Pool.objects.all()
     serializer_class = PoolSerializer
     filter_backends = []
@@ -63,6 +64,9 @@ class PoolViewSet(ResourceViewSet):
         """Delete a pool that nobody holds or waits for."""
         pools.delete(id, actor=self.actor)
         return Response(status=204)
+
+    def tag_subject(self) -> Pool:
+        return pools.get(self.kwargs["id"])
 
     def _answer(self, pool: Pool, *, status: int = 200) -> Response:
         context: dict[str, Any] = {

@@ -38,6 +38,8 @@ class DeadLetterViewSet(ResourceViewSet):
     """Permanent failures that wait for a decision."""
 
     action_verbs = {"bulk_redrive": REDRIVE, "bulk_discard": REDRIVE}
+    tagged = ("state", "redrives")
+    held = False
     queryset = DeadLetter.objects.all()
     serializer_class = DeadLetterSerializer
     filterset_class = DeadLetterFilter

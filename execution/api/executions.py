@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -61,6 +61,8 @@ class ExecutionViewSet(ResourceViewSet):
         "skip_step": INTERVENE,
         "succeed_step": INTERVENE,
     }
+    tagged = ("state", "priority")
+    held = False
     queryset = Execution.objects.all()
     serializer_class = ExecutionSerializer
     filterset_class = ExecutionFilter
@@ -201,6 +203,12 @@ class ExecutionViewSet(ResourceViewSet):
         return self._step_answer(step)
 
     # ── Parts ──
+
+    def tag_subject(self) -> Execution | StepRun:
+        return self._step(self.kwargs["step"]) if "step" in self.kwargs else self.get_object()
+
+    def tag_names(self) -> Sequence[str]:
+        return ("state", "waiting_for") if "step" in self.kwargs else self.tagged
 
     def _existing(self) -> UUID:
         """The execution's id, looked up without the list's filters (which are those of its steps here)."""

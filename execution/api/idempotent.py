@@ -40,6 +40,7 @@ def idempotent(method: Method) -> Method:
         idempotency.check_key(key)
 
         def perform() -> tuple[int, Any]:
+            self.check_tag(request)
             response = method(self, request, *args, **kwargs)
             return response.status_code, json.loads(json.dumps(response.data, cls=JSONEncoder))
 

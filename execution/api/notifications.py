@@ -18,15 +18,17 @@ from execution.api.serializers.notifications import (
 from execution.models import NotificationRule
 from execution.notifications import rules
 from execution.notifications.rules import Made
-from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
+from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.pagination import WholeList
 from scheduling_project.common.permissions import MANAGE, RUN
+from scheduling_project.common.preconditions import REVISION
 
 
-class NotificationRuleViewSet(RevisionMixin, ResourceViewSet):
+class NotificationRuleViewSet(ResourceViewSet):
     """Rules that tell people by email or webhook."""
 
     action_verbs = {"test": RUN, "rotate": MANAGE}
+    tagged = REVISION
     queryset = NotificationRule.objects.all()
     serializer_class = NotificationRuleSerializer
     filter_backends = []
@@ -55,17 +57,12 @@ class NotificationRuleViewSet(RevisionMixin, ResourceViewSet):
     def partial_update(self, request: Request, id: str) -> Response:
         """Change some fields. Another `webhook_url` gets another secret."""
         values = self.body(NotificationRuleSerializer, partial=True)
-        expected = expected_revision(request)
-        return Response(
-            self._made(rules.update(self.get_object(), values, actor=self.actor, expected_revision=expected))
-        )
+        return Response(self._made(rules.update(self.get_object(), values, actor=self.actor)))
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, id: str) -> Response:
         """Delete a rule with its messages."""
-        rule = self.get_object()
-        check_revision(request, rule)
-        rules.delete(rule, actor=self.actor)
+        rules.delete(self.get_object(), actor=self.actor)
         return Response(status=204)
 
     @extend_schema(request=None, responses=NotificationRuleSerializer)

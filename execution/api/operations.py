@@ -23,6 +23,7 @@ from execution.api.serializers import (
     WorkerDrainSerializer,
 )
 from execution.models import AuditEntry, ProcessReport, StepRun
+from execution.queues import QueueState
 from scheduling_project.common import clock
 from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
@@ -41,6 +42,8 @@ class QueueViewSet(ResourceViewSet):
 
     subject = "execution.queuesettings"
     action_verbs = {"drain": PAUSE, "reorder": "execution.prioritize_execution"}
+    tagged = ("paused_at", "draining_at", "age_limit")
+    held = False
     serializer_class = QueueSerializer
     pagination_class = WholeList
     filter_backends = []
@@ -114,6 +117,11 @@ class QueueViewSet(ResourceViewSet):
         shown = StepRunSerializer([runs[run_id] for run_id in ids if run_id in runs], many=True).data
         return WholeList.response(shown)
 
+    def tag_subject(self) -> QueueState:
+        queues.check_name(self.kwargs["id"])
+        (state,) = queues.stats([self.kwargs["id"]])
+        return state
+
     def _answer(self, name: str) -> Response:
         queues.check_name(name)
         (state,) = queues.stats([name])
@@ -128,6 +136,8 @@ class ProcessViewSet(ResourceViewSet):
 
     subject = "execution.processreport"
     action_verbs = {"drain": PAUSE}
+    tagged = ("wanted_at", "stopped_at", "lost_at")
+    held = False
     serializer_class = ProcessSerializer
     pagination_class = WholeList
     filter_backends = []
@@ -167,6 +177,9 @@ class ProcessViewSet(ResourceViewSet):
         """Let it take work again."""
         workers.resume(id, actor=self.actor)
         return self._answer(id)
+
+    def tag_subject(self) -> ProcessReport:
+        return workers.get(self.kwargs["id"])
 
     def _answer(self, name: str) -> Response:
         return Response(ProcessSerializer(_judged(workers.get(name), clock.now())).data)

@@ -40,6 +40,7 @@ class RedriveItemFilter(StrictFilterSet):
 class RedriveJobViewSet(ResourceViewSet):
     """Many dead letters tried again at a measured pace."""
 
+    tagged = ("state",)
     queryset = RedriveJob.objects.all()
     serializer_class = RedriveJobSerializer
     filterset_class = RedriveJobFilter

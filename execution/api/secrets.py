@@ -32,7 +32,8 @@ class StepSecretSerializer(StrictSerializer):
 class SecretViewSet(ResourceViewSet):
     """Secrets by name. Only who handles keys (the role admin) sees even the names."""
 
-    action_verbs = dict.fromkeys(("list", "update", "destroy"), MANAGE)
+    action_verbs = dict.fromkeys(("list", "retrieve", "update", "destroy"), MANAGE)
+    tagged = ("updated_at",)
     queryset = Secret.objects.all()
     serializer_class = StepSecretSerializer
     lookup_field = "name"
@@ -42,6 +43,11 @@ class SecretViewSet(ResourceViewSet):
     def list(self, request: Request) -> Response:
         """The names of all secrets."""
         return self.page(self.get_queryset(), StepSecretSerializer, ordering="name")
+
+    @extend_schema(parameters=[NAME], responses=StepSecretSerializer)
+    def retrieve(self, request: Request, name: str) -> Response:
+        """What is known of a secret, without its value."""
+        return Response(StepSecretSerializer(self.get_object()).data)
 
     @extend_schema(parameters=[NAME], responses=StepSecretSerializer)
     def update(self, request: Request, name: str) -> Response:

@@ -30,20 +30,22 @@ from execution.api.serializers import (
 )
 from execution.definition_schema import DEFINITION_SCHEMA
 from execution.models import Workflow, WorkflowVersion
-from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
+from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput, NotFound
 from scheduling_project.common.pagination import WholeList
 from scheduling_project.common.permissions import CHANGE, RUN
+from scheduling_project.common.preconditions import REVISION
 
 ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Id or name of the workflow.")
 VERSION = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
 NUMBER = OpenApiParameter("number", VERSION, OpenApiParameter.PATH, description="Number of the version.")
 
 
-class WorkflowViewSet(RevisionMixin, ResourceViewSet):
+class WorkflowViewSet(ResourceViewSet):
     """What can be run. A workflow is addressed by its id or its name."""
 
     action_verbs = {"start": RUN, "save_draft": CHANGE, "publish": CHANGE}
+    tagged = REVISION
     queryset = Workflow.objects.select_related("published").defer("published__definition")
     serializer_class = WorkflowSerializer
     filterset_class = WorkflowFilter
@@ -82,9 +84,7 @@ class WorkflowViewSet(RevisionMixin, ResourceViewSet):
         values = self.body(WorkflowSerializer, partial=partial)
         if "shown_definition" in values:
             values["definition"] = values.pop("shown_definition")
-        workflow = workflows.update(
-            self.get_object(), values, actor=self.actor, expected_revision=expected_revision(request)
-        )
+        workflow = workflows.update(self.get_object(), values, actor=self.actor)
         return Response(self._shown(workflow))
 
     @extend_schema(parameters=[ID], responses=WorkflowSerializer)
@@ -106,9 +106,7 @@ class WorkflowViewSet(RevisionMixin, ResourceViewSet):
         history = request.query_params.get("history", "keep")
         if history not in {"keep", "delete"}:
             raise InvalidInput(fields={"history": ["must be keep or delete"]})
-        workflow = self.get_object()
-        check_revision(request, workflow)
-        workflows.delete(workflow, actor=self.actor, with_history=history == "delete")
+        workflows.delete(self.get_object(), actor=self.actor, with_history=history == "delete")
         return Response(status=204)
 
     # ── Versions ──

@@ -63,6 +63,7 @@ class BackfillActions(ResourceViewSet):
 class BackfillViewSet(ResourceViewSet):
     """Past instants of schedules that run after all."""
 
+    tagged = ("state",)
     queryset = Backfill.objects.select_related("schedule")
     serializer_class = BackfillSerializer
     filterset_class = BackfillFilter

@@ -18,10 +18,11 @@ from execution.models import AuditEntry
 from schedules import shared_calendars
 from schedules.api.serializers import CalendarAppliedSerializer, CalendarSerializer, ScheduleSerializer
 from schedules.models import Calendar
-from scheduling_project.common.api import ResourceViewSet, RevisionMixin, expected_revision
+from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import NotFound
 from scheduling_project.common.filters import StrictFilterSet
 from scheduling_project.common.permissions import CHANGE
+from scheduling_project.common.preconditions import REVISION
 
 
 class CalendarFilter(StrictFilterSet):
@@ -34,10 +35,11 @@ class CalendarFilter(StrictFilterSet):
         return queryset.filter(definition__kind=value)
 
 
-class CalendarViewSet(RevisionMixin, ResourceViewSet):
+class CalendarViewSet(ResourceViewSet):
     """Named sets of days. A schedule keeps the definition it was made with until it takes the present one."""
 
     action_verbs = {"apply": CHANGE}
+    tagged = REVISION
     queryset = Calendar.objects.all()
     serializer_class = CalendarSerializer
     filterset_class = CalendarFilter
@@ -73,7 +75,7 @@ class CalendarViewSet(RevisionMixin, ResourceViewSet):
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, id: str) -> Response:
         """Delete a calendar that nothing uses."""
-        shared_calendars.delete(_id(id), actor=self.actor, revision=expected_revision(request))
+        shared_calendars.delete(_id(id), actor=self.actor)
         return Response(status=204)
 
     @extend_schema(request=None, responses=CalendarAppliedSerializer)
@@ -98,9 +100,11 @@ class CalendarViewSet(RevisionMixin, ResourceViewSet):
         queryset = AuditEntry.objects.filter(subject_kind="calendar", subject_id=str(_id(id)))
         return self.page(self.filter_queryset(queryset), AuditEntrySerializer)
 
+    def tag_subject(self) -> Calendar:
+        return shared_calendars.get(_id(self.kwargs["id"]))
+
     def _change(self, id: str, changes: dict[str, Any]) -> Response:
-        revision = expected_revision(self.request)
-        shared_calendars.update(_id(id), changes, actor=self.actor, revision=revision)
+        shared_calendars.update(_id(id), changes, actor=self.actor)
         return self._answer(_id(id))
 
     def _answer(self, calendar_id: int, *, status: int = 200) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from drf_spectacular.types import OpenApiTypes
@@ -120,6 +121,7 @@ class OptimizerViewSet(ResourceViewSet):
     """Reports: what waits, why, and what would help."""
 
     action_verbs = {"apply": CHANGE, "revert": CHANGE, "what_if": VIEW, "create": ADD}
+    tagged = ("changes",)
     queryset = OptimizationReport.objects.all()
     serializer_class = OptimizationSummarySerializer
     filter_backends = []
@@ -176,6 +178,9 @@ class OptimizerViewSet(ResourceViewSet):
         if not text.isascii() or not text.isdecimal() or len(text) > 3:
             raise InvalidInput(fields={"days": ["must be a whole number from 1 to 366"]})
         return Response(analysis.analyze_execution_patterns(days=int(text)).as_dict())
+
+    def tag_subject(self) -> Any:
+        return OptimizationReportSerializer(optimization.get(_id(self.kwargs["id"]))).data
 
     def _decide(self, rows: Sequence[OptimizationChange]) -> Response:
         return Response(DecidedSerializer({"changes": rows}).data)

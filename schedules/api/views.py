@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 from urllib.parse import urlencode
@@ -50,10 +51,10 @@ from schedules.states import CatchUpPolicy, OnConflict, OverlapPolicy
 from schedules.timing.preview import Preview, preview
 from schedules.values import pinned
 from scheduling_project.common import clock
-from scheduling_project.common.api import RevisionMixin, expected_revision
 from scheduling_project.common.errors import InvalidInput, NotFound
 from scheduling_project.common.pagination import NewestFirstPagination
 from scheduling_project.common.permissions import ADD, CHANGE, RUN, VIEW
+from scheduling_project.common.preconditions import REVISION
 
 PAGE = {"type": "integer", "minimum": 1, "maximum": 500}
 
@@ -80,7 +81,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, ChangesMixin):
+class ScheduleViewSet(BackfillActions, LedgerAuditActions, ChangesMixin):
     """When workflows run."""
 
     action_verbs = {
@@ -94,6 +95,8 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, Change
         "apply": CHANGE,  # and to add, and with prune to delete
         "switch": "schedules.pause_firingswitch",
     }
+    tagged = REVISION
+    tagged_lists = frozenset({"switch"})
     queryset = Schedule.objects.select_related("workflow", "version")
     serializer_class = ScheduleSerializer
     filterset_class = ScheduleFilter
@@ -137,13 +140,13 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, Change
         if changes.get("spec", base) is None:
             raise InvalidInput(fields={"cron_expression": ["is required"]})
         with flat_errors(given), transaction.atomic():
-            self._updated(schedule.pk, changes, revision=expected_revision(self.request), note=note)
+            self._updated(schedule.pk, changes, note=note)
         return self._saved(schedule.pk)
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, id: str) -> Response:
         """Delete a schedule with its ledger. Executions that it started run to their end."""
-        lifecycle.delete(self.get_object().pk, actor=self.actor, revision=expected_revision(request))
+        lifecycle.delete(self.get_object().pk, actor=self.actor)
         return Response(status=204)
 
     # ── Verbs ──
@@ -309,6 +312,12 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, RevisionMixin, Change
         return Response(SwitchSerializer(row).data)
 
     # ── Parts ──
+
+    def tag_subject(self) -> Any:
+        return switch.state() if self.action == "switch" else self.get_object()
+
+    def tag_names(self) -> Sequence[str]:
+        return ("stopped_at", "stopped_by") if self.action == "switch" else self.tagged
 
     def _existing(self) -> UUID:
         """The schedule's id, looked up without the filters (which are those of its executions here)."""

@@ -1,12 +1,11 @@
-"""What every endpoint shares: serializers that know their fields, revisions, optional slashes, the actor."""
+"""What every endpoint shares: serializers that know their fields, entity tags, optional slashes, the actor."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,9 +13,7 @@ from rest_framework.routers import SimpleRouter
 from rest_framework.viewsets import GenericViewSet
 
 from scheduling_project.common import queries
-from scheduling_project.common.errors import StaleVersion
-
-_ETAG: Final = re.compile(r'(?:W/)?"([0-9]{1,10})"')
+from scheduling_project.common.preconditions import Preconditions
 
 
 class StrictSerializer(serializers.Serializer[Any]):
@@ -50,52 +47,13 @@ class OptionalSlashRouter(SimpleRouter):
         return str(super().get_lookup_regex(viewset, lookup_prefix))
 
 
-class RevisionMixin:
-    """ETag on what a detail route answers, If-Match on what it is asked to change. The revision is the tag."""
-
-    revision_field: ClassVar[str] = "revision"
-
-    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
-        data = getattr(response, "data", None)
-        if response.status_code < 300 and isinstance(data, Mapping) and self.revision_field in data:
-            response["ETag"] = f'"{data[self.revision_field]}"'
-        final: Response = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[misc]
-        return final
-
-
-def expected_revision(request: Request) -> int | None:
-    """The revision that ``If-Match`` demands, None without the header or for ``*``.
-
-    Raises:
-        StaleVersion: the header names something that cannot be a revision of ours.
-    """
-    header = request.headers.get("If-Match", "").strip()
-    if header in {"", "*"}:
-        return None
-    match = _ETAG.fullmatch(header)
-    if match is None:
-        raise StaleVersion("If-Match does not hold the ETag of this resource.")
-    return int(match.group(1))
-
-
-def check_revision(request: Request, instance: Model, *, field: str = "revision") -> None:
-    """Refuse when ``If-Match`` names another revision than `instance` has.
-
-    Raises:
-        StaleVersion: it does.
-    """
-    expected = expected_revision(request)
-    if expected is not None and expected != getattr(instance, field):
-        raise StaleVersion(revision=getattr(instance, field))
-
-
 def actor_of(request: Request) -> str:
     """Who does it, for the audit trail: what the credential says of itself, or the user's name."""
     named = getattr(request.auth, "actor", None)
     return str(named) if named else str(request.user.get_username())
 
 
-class ResourceViewSet(GenericViewSet[Any]):
+class ResourceViewSet(Preconditions, GenericViewSet[Any]):
     """A resource: reads by queryset, verbs by domain functions.
 
     `action_verbs` names what each action needs that `permissions.USUAL` does not know; `subject` (``app.model``) what
@@ -109,9 +67,11 @@ class ResourceViewSet(GenericViewSet[Any]):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         queries.check(request, self)
+        self.guard(request)
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Answers are for whoever asked: no cache may keep them. They tell what is left of the rate."""
+        self.tag_answer(response)
         if response.status_code == 200 and queries.FIELDS in request.query_params and request.method in {"GET", "HEAD"}:
             response.data = queries.sparse(response.data, queries.wanted_fields(request) or frozenset())
         response.headers.setdefault("Cache-Control", "no-store")

@@ -8,6 +8,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiParameter
 
 from scheduling_project.common.permissions import MayDoIt, permission_of
+from scheduling_project.common.preconditions import Preconditions
 from scheduling_project.common.problems import MEDIA_TYPE
 from scheduling_project.common.queries import members_of
 
@@ -33,6 +34,10 @@ IF_MATCH: Final[dict[str, Any]] = {
     "description": "The ETag that was read; another revision is refused with 412.",
     "schema": {"type": "string"},
 }
+ETAG: Final[dict[str, Any]] = {
+    "description": "Names the state that is shown; send it back as `If-Match`.",
+    "schema": {"type": "string"},
+}
 #: Error statuses that can come from anywhere, by HTTP method.
 COMMON: Final = {400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found"}
 OF_CHANGES: Final = {409: "The present state does not allow it", 415: "Not JSON", 422: "Idempotency-Key reused"}
@@ -55,7 +60,19 @@ class Operations(AutoSchema):
             needed = permission_of(self.view, self.method)
             if needed is not None:
                 operation["x-permission"] = needed
+        if operation is not None and isinstance(self.view, Preconditions):
+            self._describe_tags(operation, self.view)
         return operation
+
+    def _describe_tags(self, operation: dict[str, Any], view: Preconditions) -> None:
+        """`If-Match` where it counts, and the `ETag` of answers that show the resource."""
+        if view.is_guarded(self.method):
+            operation.setdefault("parameters", []).append(IF_MATCH)
+            operation["responses"]["412"] = _problem("Changed by somebody else in the meantime")
+        if view.tagged and set(view.tag_names()) <= members_of(self):
+            for status, answer in operation["responses"].items():
+                if status.startswith("2"):
+                    answer["headers"] = {**answer.get("headers", {}), "ETag": ETAG}
 
 
 def describe_errors(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
@@ -65,18 +82,15 @@ def describe_errors(result: dict[str, Any], generator: Any, request: Any, public
         if name.endswith("Request") and "properties" in component:
             component.setdefault("additionalProperties", False)  # `StrictSerializer` refuses what it does not know
     result["paths"] = {path.rstrip("/"): operations for path, operations in result.get("paths", {}).items()}
-    for path, operations in result["paths"].items():
+    for operations in result["paths"].values():
         for method, operation in operations.items():
             _add_errors(operation, method)
-            if method in {"put", "patch", "delete"} and path.endswith("}"):
-                operation.setdefault("parameters", []).append(IF_MATCH)
-                operation["responses"]["412"] = _problem("Changed by somebody else in the meantime")
     return result
 
 
 def _add_errors(operation: dict[str, Any], method: str) -> None:
     errors = COMMON if method == "get" else COMMON | OF_CHANGES
-    for status, description in (errors | {503: "The database is away"}).items():
+    for status, description in (errors | {429: "Too many requests", 503: "The database is away"}).items():
         operation["responses"].setdefault(str(status), _problem(description))
 
 

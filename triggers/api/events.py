@@ -122,6 +122,7 @@ class EventViewSet(ResourceViewSet):
 class EventTypeViewSet(ResourceViewSet):
     """Types of events that somebody has described. A type is addressed by its name."""
 
+    tagged = ("updated_at",)
     queryset = EventType.objects.all()
     serializer_class = EventTypeSerializer
     lookup_field = "name"

@@ -19,6 +19,7 @@ class ApiKeyViewSet(ResourceViewSet):
     """API keys. Only who handles keys (the role admin) sees them, then everybody's."""
 
     action_verbs = dict.fromkeys(("list", "retrieve", "create", "destroy"), MANAGE)
+    tagged = ("revoked_at", "expires_at")
     queryset = ApiKey.objects.all()
     serializer_class = ApiKeySerializer
     lookup_url_kwarg = "id"

@@ -17,9 +17,10 @@ from execution.api.idempotent import idempotent
 from execution.api.serializers import NoteSerializer
 from execution.expressions import ExpressionError
 from scheduling_project.common import clock
-from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
+from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.permissions import REDRIVE, RUN, VIEW
+from scheduling_project.common.preconditions import REVISION
 from triggers import activation, checks, ingest, inspection, lifecycle, replay
 from triggers.api.filters import ActivationFilter, TriggerFilter
 from triggers.api.serializers import (
@@ -41,10 +42,11 @@ from triggers.payloads import DEFAULT_TYPE
 ID = OpenApiParameter("id", str, OpenApiParameter.PATH, description="Id or name of the trigger.")
 
 
-class TriggerViewSet(RevisionMixin, ResourceViewSet):
+class TriggerViewSet(ResourceViewSet):
     """Rules on events. A trigger is addressed by its id or its name."""
 
     action_verbs = {"try_pattern": VIEW, "test": RUN}
+    tagged = REVISION
     queryset = Trigger.objects.select_related("workflow", "endpoint")
     serializer_class = TriggerSerializer
     filterset_class = TriggerFilter
@@ -120,9 +122,7 @@ class TriggerViewSet(RevisionMixin, ResourceViewSet):
     def update(self, request: Request, id: str, *, partial: bool = False) -> Response:
         """Change a trigger; in force with the answer. `If-Match` guards against others' changes."""
         values = self.body(TriggerSerializer, partial=partial)
-        trigger = lifecycle.update(
-            self.get_object(), values, actor=self.actor, expected_revision=expected_revision(request)
-        )
+        trigger = lifecycle.update(self.get_object(), values, actor=self.actor)
         return Response(self._shown(trigger))
 
     @extend_schema(parameters=[ID], responses=TriggerSerializer)
@@ -133,9 +133,7 @@ class TriggerViewSet(RevisionMixin, ResourceViewSet):
     @extend_schema(parameters=[ID], responses={204: None})
     def destroy(self, request: Request, id: str) -> Response:
         """Delete a trigger with its activations; its executions stay."""
-        trigger = self.get_object()
-        check_revision(request, trigger)
-        lifecycle.delete(trigger, actor=self.actor)
+        lifecycle.delete(self.get_object(), actor=self.actor)
         return Response(status=204)
 
     @extend_schema(parameters=[ID], request=NoteSerializer, responses=TriggerSerializer)
@@ -226,6 +224,7 @@ class ActivationViewSet(ResourceViewSet):
     """What triggers made of events. Failed ones wait for a person."""
 
     action_verbs = {"retry": REDRIVE}
+    tagged = ("state", "updated_at")
     queryset = Activation.objects.all()
     serializer_class = ActivationSerializer
     filterset_class = ActivationFilter

@@ -16,8 +16,9 @@ from rest_framework.response import Response
 from execution.api.idempotent import idempotent
 from execution.api.serializers import NoteSerializer
 from scheduling_project.common import clock
-from scheduling_project.common.api import ResourceViewSet, RevisionMixin, check_revision, expected_revision
+from scheduling_project.common.api import ResourceViewSet
 from scheduling_project.common.permissions import CHANGE, MANAGE, RUN
+from scheduling_project.common.preconditions import REVISION
 from triggers import endpoints, inspection, lifecycle, self_delivery
 from triggers.api.filters import DeliveryFilter, WebhookFilter
 from triggers.api.serializers import (
@@ -39,10 +40,11 @@ SECRET = OpenApiParameter("secret", OpenApiTypes.UUID, OpenApiParameter.PATH, de
 _OF_TRIGGER = ("events", "filters", "input", "retry_policy")
 
 
-class WebhookViewSet(RevisionMixin, ResourceViewSet):
+class WebhookViewSet(ResourceViewSet):
     """Addresses where senders deliver events. An endpoint is addressed by its id or its slug."""
 
     action_verbs = {"test": RUN, "retire": CHANGE, "rotate": MANAGE, "end_secret": MANAGE}
+    tagged = REVISION
     queryset = WebhookEndpoint.objects.prefetch_related("secrets")
     serializer_class = WebhookSerializer
     filterset_class = WebhookFilter
@@ -96,9 +98,7 @@ class WebhookViewSet(RevisionMixin, ResourceViewSet):
     def update(self, request: Request, id: str, *, partial: bool = False) -> Response:
         """Change an endpoint. `If-Match` guards against others' changes."""
         values = self.body(WebhookSerializer, partial=partial)
-        endpoint = endpoints.update(
-            self.get_object(), values, actor=self.actor, expected_revision=expected_revision(request)
-        )
+        endpoint = endpoints.update(self.get_object(), values, actor=self.actor)
         return Response(self._shown(endpoint))
 
     @extend_schema(parameters=[ID], responses=WebhookSerializer)
@@ -109,9 +109,7 @@ class WebhookViewSet(RevisionMixin, ResourceViewSet):
     @extend_schema(parameters=[ID], responses={204: None})
     def destroy(self, request: Request, id: str) -> Response:
         """Delete an endpoint that has neither events nor triggers."""
-        endpoint = self.get_object()
-        check_revision(request, endpoint)
-        endpoints.delete(endpoint, actor=self.actor)
+        endpoints.delete(self.get_object(), actor=self.actor)
         return Response(status=204)
 
     @extend_schema(parameters=[ID], request=NoteSerializer, responses=WebhookSerializer)
