@@ -242,7 +242,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "redis-down-while-busy": Fault(redis_down_while_busy, 10.0),
     "postgres-restarted": Fault(postgres_restarted, may_repeat=True),
     "postgres-down": Fault(postgres_down, may_repeat=True),
-    "retries-survive": Fault(retries_survive, may_repeat=True),
+    "retries-survive": Fault(retries_survive, 90.0, may_repeat=True),  # the retries wait for a minute by themselves
     "permanent-failures": Fault(permanent_failures, may_repeat=True),
     "messages-doubled": Fault(messages_doubled, 10.0),
     "beats-down-ten-minutes": Fault(beats_down_for_ten_minutes, 60.0),

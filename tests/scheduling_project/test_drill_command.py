@@ -15,9 +15,10 @@ from django.core.management import CommandError, call_command
 
 from execution.states import ExecutionState
 from schedules.models import ScheduleFire
-from scheduling_project.drills import faults, servers
+from scheduling_project.drills import faults, servers, stock
 from scheduling_project.drills.drills import DRILLS
 from scheduling_project.drills.environment import CONTROL
+from scheduling_project.drills.sabotage import SABOTAGES
 from scheduling_project.drills.verdict import Verdict, judge, judge_ledger
 from scheduling_project.management.commands import drill
 from tests.factories import make_execution
@@ -29,7 +30,8 @@ def test_the_command_offers_every_drill() -> None:
     assert set(drill.FAULTS) == {*faults.FAULTS, faults.RANDOM}
     out = StringIO()
     call_command("drill", "list", stdout=out)
-    for name in (*drill.PLAIN, *drill.FAULTS):
+    assert set(drill.STOCK) == set(stock.STOCK)
+    for name in (*drill.PLAIN, *drill.FAULTS, *drill.STOCK, *SABOTAGES):
         assert name in out.getvalue()
 
 
