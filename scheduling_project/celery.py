@@ -33,5 +33,6 @@ app.autodiscover_tasks(apps_with_tasks)
 app.conf.CELERY_DB_REUSE_MAX = 1_000_000_000
 if not is_beat(sys.argv):
     from execution.worker_events import EventBundles
+    from execution.worker_hints import WithoutReceipts
 
-    app.steps["consumer"].add(EventBundles)
+    app.steps["consumer"].update({EventBundles, WithoutReceipts})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,11 +21,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExc
 
 
 @pytest.fixture(autouse=True)
-def quick(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short times, and a keeper that begins with them."""
     settings.WORKFLOW_LEASE_SECONDS = 0.3
     settings.WORKFLOW_HEARTBEAT_SECONDS = 0.02
     monkeypatch.setattr(lease, "TERMINATION_GRACE", 0.1)
     monkeypatch.setattr(lease.engine, "close", lambda: None)
+    lease._forget()
+    yield
+    lease._keeper().stop()
+    lease._forget()
 
 
 @pytest.fixture
@@ -175,10 +181,91 @@ def test_news_that_come_with_the_very_end_do_not_outlive_the_step(
 
 
 def test_the_step_ended_before_it_could_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper = lease._Keeper(context(), thread_id=threading.get_ident(), may_exit=False)
-    keeper.stop()
-    keeper._tell_lost()
-    assert not keeper.context.lost
+    held = lease._Lease(context(), thread_id=threading.get_ident(), may_exit=False)
+    held.stop()
+    held._tell_lost()
+    assert not held.context.lost
+
+
+def test_a_step_that_ended_within_its_grace_does_not_end_the_process(exits: list[int]) -> None:
+    held = lease._Lease(context(), thread_id=threading.get_ident(), may_exit=True)
+    held.is_lost = True
+    held.stop()
+    held.look()
+    assert exits == []
+
+
+def test_one_thread_keeps_the_leases_of_all_steps_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[Any] = set()
+    everything_asked = threading.Event()
+
+    def heartbeat(step_run_id: Any, *_: Any, **__: Any) -> bool:
+        asked.add(step_run_id)
+        if len(asked) == 3:
+            everything_asked.set()
+        return True
+
+    monkeypatch.setattr(queue, "heartbeat", heartbeat)
+    before = threading.active_count()
+    with (
+        lease.kept(context(), may_exit=False),
+        lease.kept(context(), may_exit=False),
+        lease.kept(context(), may_exit=False),
+    ):
+        assert everything_asked.wait(PATIENCE)
+        assert threading.active_count() == before + 1
+    assert lease._keeper().leases == {}
+
+
+def test_a_lease_that_was_left_behind_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, lambda: True)
+    held = lease._Lease(context(), thread_id=threading.get_ident(), may_exit=False)
+    held.stop()
+    keeper = lease._keeper()
+    keeper.keep(held)
+    deadline = time.monotonic() + PATIENCE
+    while keeper.leases and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (keeper.leases, asked) == ({}, [])
+
+
+def test_postgres_is_asked_once_for_all_leases_while_it_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question might wait for a connection: those behind it would be asked too late."""
+    asked = answering(monkeypatch, away)
+    keeper = lease.Keeper()
+    held = [lease._Lease(context(), thread_id=threading.get_ident(), may_exit=False) for _ in range(3)]
+    for one in held:
+        one.look_at = 0.0
+        keeper.keep(one)
+    keeper.turn()
+    assert len(asked) == 1
+    assert all(one.look_at > time.monotonic() for one in held)
+    keeper.turn()
+    assert len(asked) == 1
+
+
+def test_the_keeper_has_a_connection_only_while_a_step_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, lambda: True)
+    closed: list[bool] = []
+    monkeypatch.setattr(lease.engine, "close", lambda: closed.append(True))
+    keeper = lease.Keeper()
+    held = lease._Lease(context(), thread_id=threading.get_ident(), may_exit=False)
+    held.look_at = 0.0
+    keeper.keep(held)
+    keeper.turn()
+    assert closed == []
+    held.stop()
+    keeper.turn()
+    keeper.turn()
+    assert closed == [True]
+
+
+def test_a_forked_process_begins_without_leases() -> None:
+    with lease.kept(context(), may_exit=False):
+        child = os.fork()
+        if child == 0:
+            os._exit(len(lease._keeper().leases) if lease._keeper().is_alive() else 99)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_step_that_is_terminated_is_not_told(monkeypatch: pytest.MonkeyPatch, exits: list[int]) -> None:
