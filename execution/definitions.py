@@ -11,7 +11,7 @@ import graphlib
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -19,13 +19,23 @@ from uuid import UUID
 
 from django.conf import settings
 
-from execution import json_schemas, patterns, priority
+from execution import json_kinds, json_schemas, patterns, priority, reachability
 from execution.definition_schema import DEFINITION_SCHEMA, SECTIONS, STEP_KINDS, STEP_NAME
-from execution.expressions import ExpressionError, Reference, compile_template
+from execution.expression_query import Reference
 from execution.graph import WORKER_KINDS, called_workflow, seconds
 from execution.json_schemas import Problems, add, dotted
 from execution.limits import memory_of
 from execution.models import Workflow, WorkflowVersion
+from execution.reference_faults import (
+    Reach,
+    check_template,
+    closed_members,
+    has_expression,
+    kinds_of,
+    reference_fault,
+    strings,
+    whole_path,
+)
 from execution.retry import FAILURES_SCHEMA, POLICY_SCHEMA
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.json_values import MAX_DEPTH, too_deep
@@ -37,8 +47,6 @@ __all__ = ["DEFINITION_SCHEMA", "check", "check_queue", "check_retry_policy", "p
 
 _STEP_NAME: Final = re.compile(STEP_NAME)
 _SCOPE: Final = ("input", "steps", "execution")
-_EXPRESSION: Final = "${{"
-
 VALIDATORS_KEPT: Final = 500
 _validators: OrderedDict[UUID, Draft202012Validator | None] = OrderedDict()
 _lock = Lock()
@@ -150,34 +158,21 @@ def _meaning(definition: Mapping[str, Any], workflow: str) -> Problems:
     ancestors = _ancestors(problems, steps)
     sections = {section: definition[section] for section in SECTIONS if section in definition}
     _check_names(problems, steps, sections)
-    input_members = _closed_members(definition.get("input")) if not problems else None
+    schema = definition.get("input") if not problems else None
     for name, step in steps.items():
-        _Step(problems, name, step, steps, ancestors.get(name), input_members, workflow).check()
+        # In a cycle nobody comes before anybody; expressions are then only checked for existence.
+        reach = Reach(steps, ancestors.get(name, set(steps)), schema)
+        _Step(problems, name, step, reach, own=steps, workflow=workflow).check()
     for section, own in sections.items():
         before = _ancestors(problems, own, at=section)
         for name, step in own.items():
             seen = set(steps) | before.get(name, set(own))
-            _Step(problems, name, step, {**steps, **own}, seen, input_members, workflow, at=section).check()
+            reach = Reach({**steps, **own}, seen, schema, section)
+            _Step(problems, name, step, reach, own=own, workflow=workflow).check()
     if "concurrency" in definition:
-        _check_template(
-            problems,
-            definition["concurrency"]["key"],
-            "concurrency.key",
-            steps={},
-            ancestors=set(),
-            item=False,
-            inputs=input_members,
-        )
+        check_template(problems, definition["concurrency"]["key"], "concurrency.key", Reach({}, (), schema))
     if "output" in definition:
-        _check_template(
-            problems,
-            definition["output"],
-            "output",
-            steps=steps,
-            ancestors=set(steps),
-            item=False,
-            inputs=input_members,
-        )
+        check_template(problems, definition["output"], "output", Reach(steps, set(steps), schema))
     return problems
 
 
@@ -226,16 +221,13 @@ class _Step:
         problems: Problems,
         name: str,
         step: Mapping[str, Any],
-        steps: Mapping[str, Any],
-        ancestors: set[str] | None,
-        inputs: frozenset[str] | None,
+        reach: Reach,
+        *,
+        own: Mapping[str, Any],
         workflow: str,
-        at: str = "steps",
     ) -> None:
-        self.workflow, self.at = workflow, at
-        self.problems, self.name, self.step, self.steps, self.inputs = problems, name, step, steps, inputs
-        # In a cycle nobody comes before anybody; expressions are then only checked for existence.
-        self.ancestors = set(steps) if ancestors is None else ancestors
+        self.workflow, self.at, self.own = workflow, reach.section or "steps", own
+        self.problems, self.name, self.step, self.reach = problems, name, step, reach
 
     def note(self, rule: str, *path: str | int) -> None:
         add(self.problems, dotted(self.at, self.name, *path), rule)
@@ -283,7 +275,7 @@ class _Step:
             self.note(str(error), "limits", "memory")
 
     def check_for_each(self, value: Any) -> None:
-        if not isinstance(value, list) and not (isinstance(value, str) and _EXPRESSION in value):
+        if not isinstance(value, list) and not (has_expression(value)):
             self.note("must be a list or an expression that gives one", "for_each")
         self.check_template(value, "for_each", item=False)
 
@@ -297,6 +289,19 @@ class _Step:
         mismatch = step_tasks.check_arguments(task, dict(self.step.get("with", {})))
         if mismatch:
             self.note(f"does not fit {self.step['task']}: {mismatch}", "with")
+            return
+        for path, rule in step_tasks.misfits(task, self.step.get("with", {}), self.kinds_of):
+            self.note(f"does not fit {self.step['task']}: {rule}", "with", *path)
+
+    def kinds_of(self, text: Any) -> json_kinds.Kinds | None:
+        """The kinds that an expression may give; None for what is no expression."""
+        if not has_expression(text):
+            return None
+        path = whole_path(text)
+        if path is not None:
+            return kinds_of(path, self.reach)
+        # Expressions inside a longer string are written into it as text.
+        return json_kinds.EVERY if text.startswith("${{") and text.endswith("}}") else frozenset({"string"})
 
     def check_called(self) -> None:
         """The workflow that is called is there, and can take a literal input."""
@@ -325,7 +330,7 @@ class _Step:
     def check_called_input(self, version: WorkflowVersion, input: Any) -> None:
         if not isinstance(input, dict):
             return  # an expression: checked when the child starts
-        if next(_strings(input, ""), None) is None:
+        if next(strings(input, ""), None) is None:
             try:
                 validate_input(version, input)
             except InvalidInput as error:
@@ -334,18 +339,37 @@ class _Step:
                         self.note(rule, "workflow", path)
             return
         schema = version.definition.get("input", {})
-        known = _closed_members(schema)
+        known = closed_members(schema)
         for name in sorted(input.keys() - known) if known is not None else ():
             self.note("is not in the input schema of the workflow that is called", "workflow", "input", name)
         for name in sorted(set(schema.get("required", ())) - input.keys()):
             self.note(
                 f"lacks {name}, which the input schema of the workflow that is called requires", "workflow", "input"
             )
+        for name, value in input.items():
+            self.check_called_member(name, value, schema)
+
+    def check_called_member(self, name: str, value: Any, schema: Mapping[str, Any]) -> None:
+        """One member of a child's input, beside others that hold expressions, against the child's schema."""
+        part = json_kinds.schema_at(schema, (name,))
+        if part is None or "$ref" in json.dumps(part):
+            return
+        possible = self.kinds_of(value)
+        if possible is not None:
+            accepted = json_kinds.of_schema(part)
+            if json_kinds.disagree(possible, accepted):
+                told = f"may be {json_kinds.named(possible)}; the workflow that is called takes"
+                self.note(f"{told} {json_kinds.named(accepted)}", "workflow", "input", name)
+        elif next(strings(value, ""), None) is None:
+            checker = json_schemas.validator(part)
+            for path, rules in json_schemas.value_problems(checker, value, at=dotted("input", name)).items():
+                for rule in rules:
+                    self.note(rule, "workflow", path)
 
     def check_durations(self, kind: str) -> None:
         expires = self.step["approval"].get("expires") if kind == "approval" else None
         for value, path in ((self.step.get("wait"), ("wait",)), (expires, ("approval", "expires"))):
-            if value is None or (isinstance(value, str) and _EXPRESSION in value):
+            if value is None or (has_expression(value)):
                 continue
             try:
                 seconds(value)
@@ -353,7 +377,7 @@ class _Step:
                 self.note(str(error), *path)
 
     def check_url(self, url: str) -> None:
-        if _EXPRESSION not in url and not re.match(r"https?://[^/\s]", url, re.I):
+        if not has_expression(url) and not re.match(r"https?://[^/\s]", url, re.I):
             self.note("must be an http:// or https:// address", "http", "url")
 
     def check_when(self, pattern: Any) -> None:
@@ -362,29 +386,33 @@ class _Step:
         except patterns.PatternError as error:
             self.note(f"is not a valid pattern: {error}", "when")
             return
+        before = len(self.problems)
         for root, below in _pattern_roots(pattern):
             if root not in _SCOPE:
                 self.note(f"reads {root}; there are only {', '.join(_SCOPE)}", "when", root)
-            for step in below if root == "steps" else ():
-                self.check_reads(step, "when", "steps", step)
+            for name in below:
+                self.check_reads(root, name)
+        if len(self.problems) == before:
+            rules = reachability.never(
+                patterns.compile(pattern),
+                section=self.reach.section,
+                steps=self.reach.steps,
+                own=self.own,
+                input_schema=self.reach.input_schema,
+            )
+            for path, rule in rules.items():
+                self.note(rule, "when", *path)
 
     def check_template(self, value: Any, member: str, *, item: bool) -> None:
-        _check_template(
-            self.problems,
-            value,
-            dotted(self.at, self.name, member),
-            steps=self.steps,
-            ancestors=self.ancestors,
-            item=item,
-            inputs=self.inputs,
-            secrets=member in {"with", "http"},
-        )
+        reach = self.reach.having(item=item, secrets=member in {"with", "http"})
+        check_template(self.problems, value, dotted(self.at, self.name, member), reach)
 
-    def check_reads(self, step: str, *path: str) -> None:
-        if step not in self.steps:
-            self.note(f"there is no step {step}", *path)
-        elif step not in self.ancestors:
-            self.note(f"reads step {step}, which may not have ended: it is not among what {self.name} needs", *path)
+    def check_reads(self, root: str, name: str) -> None:
+        """What a condition reads below a root, by the rules of expressions."""
+        reference = Reference(root, name) if root == "steps" else Reference(root, None, name)
+        fault = reference_fault(reference, self.reach)
+        if fault:
+            self.note(fault, "when", root, name)
 
 
 def _check_common(problems: Problems, part: Mapping[str, Any], at: str) -> None:
@@ -398,86 +426,6 @@ def _check_common(problems: Problems, part: Mapping[str, Any], at: str) -> None:
             add(problems, dotted(at, "priority"), str(error))
 
 
-def _check_template(
-    problems: Problems,
-    value: Any,
-    at: str,
-    *,
-    steps: Iterable[str],
-    ancestors: set[str],
-    item: bool,
-    inputs: frozenset[str] | None,
-    secrets: bool = False,
-) -> None:
-    for path, text in _strings(value, at):
-        try:
-            references = compile_template(text).references
-        except ExpressionError as error:
-            where = "" if error.position is None else f" (at character {error.position + 1})"
-            add(problems, path, f"expression: {error.reason}{where}")
-            continue
-        for reference in sorted(references, key=str):
-            fault = _secret_fault(reference, allowed=secrets) or _reference_fault(
-                reference, steps=steps, ancestors=ancestors, item=item, inputs=inputs
-            )
-            if fault:
-                add(problems, path, fault)
-    try:
-        compile_template(value)
-    except ExpressionError as error:
-        # Keys that hold expressions, too many of them, too deep: what no single string shows.
-        if not any(path == at or path.startswith(f"{at}.") for path in problems):
-            add(problems, at, f"expression: {error.reason}")
-
-
-def _secret_fault(reference: Reference, *, allowed: bool) -> str:
-    from execution import secret_store  # needs the steps, which need this module
-
-    if reference.root != "secrets":
-        return ""
-    if not allowed:
-        return "reads secrets, which only the arguments of task and http steps may: everything else is kept and shown"
-    if reference.member is None:
-        return "reads all secrets; name one: secrets.NAME"
-    if not secret_store.exists(reference.member):
-        named = f"{secret_store.ENVIRONMENT}{reference.member}"
-        return f"reads secret {reference.member}, which does not exist (nor {named} in the environment)"
-    return ""
-
-
-def _reference_fault(
-    reference: Reference, *, steps: Iterable[str], ancestors: set[str], item: bool, inputs: frozenset[str] | None
-) -> str:
-    if reference.root == "item" and not item:
-        return "reads item, which exists only inside a step with for_each"
-    if reference.root == "input" and reference.member is not None and inputs is not None:
-        return (
-            ""
-            if reference.member in inputs
-            else f"reads input.{reference.member}, which the input schema does not have"
-        )
-    if reference.root != "steps" or reference.step is None:
-        return ""
-    if reference.step not in steps:
-        return f"reads step {reference.step}, which does not exist"
-    if reference.step not in ancestors:
-        return f"reads step {reference.step}, which may not have ended: name it (or a step that needs it) in needs"
-    return ""
-
-
-def _strings(value: Any, at: str) -> Iterator[tuple[str, str]]:
-    """Every string of a JSON value that may hold an expression, with its path."""
-    pending = [(at, value)]
-    while pending:
-        path, node = pending.pop()
-        if isinstance(node, str) and _EXPRESSION in node:
-            yield path, node
-        elif isinstance(node, dict):
-            pending.extend((dotted(path, key), item) for key, item in node.items())
-        elif isinstance(node, list):
-            pending.extend((dotted(path, index), item) for index, item in enumerate(node))
-
-
 def _pattern_roots(pattern: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """The first-level keys of a pattern, through ``$or``, each with the keys right below it."""
     for key, value in pattern.items():
@@ -487,12 +435,3 @@ def _pattern_roots(pattern: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]
                     yield from _pattern_roots(branch)
         else:
             yield key, [name for name in value if name != "$or"] if isinstance(value, dict) else []
-
-
-def _closed_members(schema: Any) -> frozenset[str] | None:
-    """The members that an input can have, None where the schema leaves that open."""
-    if not isinstance(schema, dict) or schema.get("additionalProperties") is not False:
-        return None
-    if {"patternProperties", "$ref", "allOf", "anyOf", "oneOf", "if"} & schema.keys():
-        return None
-    return frozenset(schema.get("properties", {}))

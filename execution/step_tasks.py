@@ -16,6 +16,8 @@ import celery
 from celery import shared_task
 from django.conf import settings
 
+from execution import json_kinds
+from execution.json_kinds import Kinds
 from execution.retry import UNLIMITED, Policy
 
 P = ParamSpec("P")
@@ -108,6 +110,35 @@ def check_arguments(task: Task, arguments: dict[str, Any]) -> str:
     except TypeError as error:
         return str(error)
     return ""
+
+
+def annotations_of(task: Task) -> dict[str, Any]:
+    """The annotations of a task's parameters and, as ``return``, of what it gives; those that can be resolved."""
+    body = body_of(task)
+    return json_kinds.hints_of(getattr(body, "__func__", body))
+
+
+def misfits(
+    task: Task, arguments: Mapping[str, Any], kinds_of: Callable[[Any], Kinds | None]
+) -> list[tuple[tuple[Any, ...], str]]:
+    """Which keyword arguments do not fit the annotations of a task's parameters: their paths, and the rules.
+
+    Args:
+        kinds_of: what an expression may give; None for what is none.
+    """
+    found: list[tuple[tuple[Any, ...], str]] = []
+    hints = annotations_of(task)
+    for name, value in arguments.items():
+        if name not in hints:
+            continue
+        possible, accepted = kinds_of(value), json_kinds.of_annotation(hints[name])
+        if possible is None:
+            below = json_kinds.misfits(value, hints[name], unknown=lambda part: kinds_of(part) is not None)
+            found.extend(((name, *path), rule) for path, rule in below)
+        elif json_kinds.disagree(possible, accepted):
+            told = f"takes {json_kinds.named(accepted)}, and this gives {json_kinds.named(possible)}"
+            found.append(((name,), f"{name} {told}"))
+    return found
 
 
 def policy_of(task: Task) -> Policy | None:

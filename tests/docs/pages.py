@@ -313,6 +313,22 @@ executions then have a dead letter. One that somebody cancelled is not started a
 calls itself, also by way of others, is refused, and so are more than `WORKFLOW_MAX_CHILD_DEPTH` levels. A workflow
 that others call can neither be deleted nor renamed.
 
+## What is checked when a definition is saved
+
+Everything that can be known then, each mistake with its path and the rule: the shape; names; cycles; tasks, queues,
+workflows and secrets that do not exist; durations, patterns and expressions that do not compile. Besides:
+
+- An expression reads only what is there: members of the input schema (where it is closed), steps that have ended by
+  then, `state` and `output` of a step, and of an output what the kind of step, or a `TypedDict` that its task returns,
+  says that it has.
+- Arguments fit the task: their names its signature, and literals its annotations (`int`, `list[str]`, `Literal`,
+  `TypedDict`, unions of these; what is not plain takes everything). An expression that is a plain path fits too, where
+  the input schema, or the annotation of the task that gives the output, tells its type.
+- What a child is called with fits its input schema, literals and plain paths alike.
+- A condition can hold: `when` is refused where no input that the schema allows, and no state that the steps can be in
+  by then, would satisfy it. (A step that needs another never sees it `failed`, unless that one says
+  `on_error: continue`.)
+
 ## Secrets
 
 `${{ secrets.NAME }}` in the arguments of a task or http step is resolved by the worker that runs it: from what

@@ -118,7 +118,11 @@ REFUSED: list[tuple[Any, str, str]] = [
     # patterns
     (steps(a=wait(when={"input": 5})), "steps.a.when", "is not a valid pattern"),
     (steps(a=wait(when={"nonsense": {"a": [1]}})), "steps.a.when.nonsense", "reads nonsense"),
-    (steps(a=wait(when={"steps": {"b": {"output": [1]}}})), "steps.a.when.steps.b", "there is no step b"),
+    (
+        steps(a=wait(when={"steps": {"b": {"output": [1]}}})),
+        "steps.a.when.steps.b",
+        "reads step b, which does not exist",
+    ),
     (steps(a=wait(when={"steps": {"b": {"output": [1]}}}), b=wait()), "steps.a.when.steps.b", "may not have ended"),
     # the input's own schema
     ({**steps(a=wait()), "input": {"type": "strin"}}, "input.type", "is not valid JSON Schema"),
