@@ -251,6 +251,7 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_SEND_SENT_EVENT = True
 CELERY_WORKER_SEND_TASK_EVENTS = True
+CELERY_WORKER_CONSUMER = "execution.reconnecting:SteadyConsumer"  # back within seconds of the broker
 CELERY_WORKER_DISABLE_PREFETCH = True  # with a prefetch of one a busy worker hoards hints that an idle one lacks
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
