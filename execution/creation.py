@@ -35,7 +35,8 @@ API = Source("api")
 class Start:
     """One execution to be; never changed (frozen, it would take four times as long to make, and thousands are).
 
-    `timeout` is in seconds from `start_at` (or now) to the execution's deadline.
+    `timeout` is in seconds from `start_at` (or now) to the execution's deadline; of it and a given `deadline` the
+    earlier one counts.
     """
 
     version: WorkflowVersion
@@ -47,6 +48,7 @@ class Start:
     queue: str = ""
     retry_policy: Mapping[str, Any] | None = None
     timeout: float | None = None
+    deadline: datetime | None = None
     concurrency_key: str = ""
     start_at: datetime | None = None
     news_topic: str = ""
@@ -141,7 +143,7 @@ def start(
 
     Raises:
         Conflict: the workflow has no published version.
-        InvalidInput: `input` does not satisfy the definition's schema.
+        InvalidInput: `input` does not satisfy the definition's schema, or the deadline leaves no time.
     """
     if workflow.published is None:
         raise Conflict(f"Workflow {workflow.name} has no published version.", fields={"workflow": ["is a draft"]})
@@ -149,10 +151,19 @@ def start(
     validate_input(workflow.published, data)
     with engine.transaction(using=using):
         instant = now or engine.now(using=using)
-        (execution_id,) = start_many(
-            [Start(version=workflow.published, source=source, input=data, **options)], now=instant, using=using
-        )
+        made = Start(version=workflow.published, source=source, input=data, **options)
+        _check_deadline(made, instant)
+        (execution_id,) = start_many([made], now=instant, using=using)
         return Execution.objects.using(using).select_related("workflow", "version").get(pk=execution_id)
+
+
+def _check_deadline(start: Start, now: datetime) -> None:
+    if start.deadline is None:
+        return
+    if start.deadline <= now:
+        raise InvalidInput(fields={"deadline": ["has passed already"]})
+    if start.start_at is not None and start.deadline <= start.start_at:
+        raise InvalidInput(fields={"deadline": ["must be later than start_at"]})
 
 
 def check_size(value: Any, *, field_name: str) -> str:

@@ -143,6 +143,7 @@ def executions(starts: Sequence[Start], plans: Sequence[Plan], now: datetime) ->
             id(start.retry_policy),
             start.concurrency_key,
             start.timeout,
+            start.deadline,
             id(start.start_at),
         )
         number = known.get(kind)
@@ -161,7 +162,6 @@ def executions(starts: Sequence[Start], plans: Sequence[Plan], now: datetime) ->
 
 
 def _execution_form(start: Start, plan: Plan, now: datetime) -> tuple[Any, ...]:
-    timeout = start.timeout if start.timeout is not None else plan.timeout
     later = start.start_at is not None and start.start_at > now
     return (
         start.version.workflow_id,
@@ -174,10 +174,16 @@ def _execution_form(start: Start, plan: Plan, now: datetime) -> tuple[Any, ...]:
         start.queue,
         None if start.retry_policy is None else engine.dump_json(start.retry_policy),
         start.concurrency_key,
-        None if timeout is None else (start.start_at or now) + timedelta(seconds=timeout),
+        _deadline(start, plan, now),
         (ExecutionState.SCHEDULED if later else ExecutionState.QUEUED).value,
         len(plan.main),
     )
+
+
+def _deadline(start: Start, plan: Plan, now: datetime) -> datetime | None:
+    timeout = start.timeout if start.timeout is not None else plan.timeout
+    relative = None if timeout is None else (start.start_at or now) + timedelta(seconds=timeout)
+    return min((instant for instant in (relative, start.deadline) if instant is not None), default=None)
 
 
 def _priority(start: Start, plan: Plan) -> int:

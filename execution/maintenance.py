@@ -12,7 +12,7 @@ from execution import advance, broken, cancellation, engine, graph_rows, lost_wo
 from execution.fingerprints import fingerprint
 from execution.lost_workers import Expired
 from execution.plans import Unrunnable, plan_by_id
-from execution.retry import Decision, Failure, RetryDecision, decide
+from execution.retry import Decision, Failure, RetryDecision, decide, decide_worker_death
 from execution.states import AttemptState, StepState
 from scheduling_project.common.logs import get_logger
 
@@ -59,30 +59,37 @@ def rescue(*, now: datetime | None = None) -> Rescued:
 
 
 def _take_back(row: Expired, *, now: datetime | None) -> bool | None:
-    """True: queued again; False: failed for good; None: somebody else was first."""
-    deaths = row.worker_deaths + 1
+    """True: to be run again; False: failed for good; None: somebody else was first."""
     plan = plan_by_id(row.version_id)
-    step = plan.steps[row.name]
-    policy = runner.policy_for(row, plan, step)
+    policy = runner.policy_for(row, plan, plan.steps[row.name])
     reason = f"worker {row.worker} was lost during attempt {row.attempt}"
-    give_up = "worker_death" in policy.give_up_on
-    if deaths < settings.WORKFLOW_MAX_WORKER_DEATHS and not give_up:
-        taken = queue.reschedule(
-            row.id,
-            token=row.token,
-            state=StepState.QUEUED,
-            attempt_state=AttemptState.LOST,
-            at=None,
-            reason=reason,
-            worker_died=True,
-            expired=True,
-            error_type="WorkerLost",
-            error=reason,
-            now=now,
-        )
-        return True if taken else None
-    why = f"{reason}; worker_death is in give_up_on" if give_up else f"{reason}: {deaths} workers died in this step"
-    return _fail(row, RetryDecision(Decision.FAIL, why, None, policy), letter="quarantined", died=True, now=now)
+    decision = decide_worker_death(
+        policy,
+        reason,
+        deaths=row.worker_deaths + 1,
+        most_deaths=settings.WORKFLOW_MAX_WORKER_DEATHS,
+        failures=row.failures + 1,
+        now=now or engine.now(),
+    )
+    if decision.decision is Decision.FAIL:
+        return _fail(row, decision, letter="quarantined", died=True, now=now)
+    charged = policy.on_worker_death == "retry"
+    taken = queue.reschedule(
+        row.id,
+        token=row.token,
+        state=StepState.RETRYABLE if charged else StepState.QUEUED,
+        attempt_state=AttemptState.LOST,
+        at=decision.at,
+        reason=decision.reason,
+        charged=charged,
+        worker_died=True,
+        expired=True,
+        error_type="WorkerLost",
+        error=reason,
+        decision=decision.as_json(),
+        now=now,
+    )
+    return True if taken else None
 
 
 def _time_out(row: Expired, *, now: datetime | None) -> bool | None:

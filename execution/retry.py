@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from celery.utils.time import get_exponential_backoff_interval
 
 UNLIMITED = 1_000_000  # Celery's ``max_retries=None``
+WORKER_DEATH = "worker_death"
 MAX_DELAY = 31_536_000.0  # seconds; nobody's wish for later reaches further than a year
 
 POLICY_SCHEMA: dict[str, Any] = {
@@ -60,9 +61,20 @@ class Policy:
         }
         return cls(**values, origin=origin)
 
+    @property
+    def on_worker_death(self) -> Literal["retry", "give_up", "run_again"]:
+        """What follows the death of a worker: only where the policy names ``worker_death`` is it the step's failure.
+
+        ``run_again``: at once, uncharged, until too many have died of the step (it is quarantined then).
+        """
+        if WORKER_DEATH in self.give_up_on:
+            return "give_up"
+        return "retry" if WORKER_DEATH in self.retry_on else "run_again"
+
     def as_json(self) -> dict[str, Any]:
         """For people: the effective policy and where it came from."""
-        return asdict(self) | {"retry_on": list(self.retry_on), "give_up_on": list(self.give_up_on)}
+        lists = {"retry_on": list(self.retry_on), "give_up_on": list(self.give_up_on)}
+        return asdict(self) | lists | {"on_worker_death": self.on_worker_death}
 
 
 NONE = Policy(max_attempts=1, origin="none")
@@ -196,6 +208,28 @@ def decide(policy: Policy, failure: Failure, *, failures: int, now: datetime) ->
         return RetryDecision(Decision.FAIL, reason, None, policy)
     delay = calculate_retry_delay(policy, failures=failures) if failure.retry_after is None else failure.retry_after
     return RetryDecision(Decision.RETRY, reason, _later(now, delay), policy)
+
+
+def decide_worker_death(
+    policy: Policy, reason: str, *, deaths: int, most_deaths: int, failures: int, now: datetime
+) -> RetryDecision:
+    """What follows when an attempt's worker was lost.
+
+    A lost worker says little about the step, so it is run again at once and uncharged; but a step that takes worker
+    after worker with it is taken for the cause and fails. A policy that names ``worker_death`` decides instead, by
+    `should_retry` and `calculate_retry_delay`, as for any failure.
+
+    Args:
+        deaths: workers that this step run has lost, this one included.
+        most_deaths: after so many it fails, where the policy does not name them.
+        failures: charged attempts, this one included if it is charged (``on_worker_death`` is ``retry``).
+    """
+    if policy.on_worker_death != "run_again":
+        decided = decide(policy, Failure((WORKER_DEATH,), reason), failures=failures, now=now)
+        return replace(decided, reason=f"{reason}; {decided.reason}")
+    if deaths < most_deaths:
+        return RetryDecision(Decision.RETRY, reason, now, policy)
+    return RetryDecision(Decision.FAIL, f"{reason}: {deaths} workers died in this step", None, policy)
 
 
 def _later(now: datetime, delay: float) -> datetime:

@@ -282,6 +282,12 @@ DEFINITION_TAIL = """A policy that says only part of this takes the rest from th
 class path (`OSError`, `httpx.ConnectError`; base classes count), by HTTP status (`503`) or class of them (`5xx`),
 `timeout`, `connection` or `worker_death`.
 
+**Worker deaths.** When the worker of an attempt is lost (killed, out of memory, its host gone), that is not the step's
+failure: it is run again at once, uncharged, and after `WORKFLOW_MAX_WORKER_DEATHS` (3) such attempts it fails as
+`quarantined`. A policy that names `worker_death` decides itself: in `retry_on` each death is charged, `max_attempts`
+and the delays hold and the quarantine does not; in `give_up_on` the first one fails the step. A `retry_on` without it
+changes nothing here. `on_worker_death` of the policy in force says which it is: `run_again`, `retry` or `give_up`.
+
 **Precedence.** The first policy that anybody stated holds, whole: the step in the definition, then the schedule or
 trigger or the call that started the execution, then the workflow, then the Celery task's own `autoretry_for` options,
 then none (one attempt). The policy in force and its origin are shown with every execution. A delay that the step

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from execution import creation, engine
+from execution import creation, engine, maintenance
 from execution.creation import Source, Start, check_size, start_many
 from execution.models import Execution, QueueSettings, StepRun
 from scheduling_project.common.errors import Conflict, InvalidInput
@@ -49,6 +49,46 @@ def test_a_key_that_was_used_gives_the_earlier_execution_also_within_one_call() 
     assert ids == [keyed[0].id, keyed[0].id, keyed[2].id]
     assert many([Start(version=first.version, source=first.source, idempotency_key="k")]) == [keyed[0].id]
     assert Execution.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "minutes"),
+    [
+        ({"deadline": 5}, 5),
+        ({"deadline": 5, "timeout": 60}, 1),
+        ({"deadline": 1, "timeout": 600}, 1),
+        ({"timeout": 600}, 10),
+        ({}, 30),
+        ({"deadline": 90}, 30),
+    ],
+)
+def test_the_earliest_of_deadline_timeout_and_the_definitions_timeout_counts(
+    options: dict[str, Any], minutes: float
+) -> None:
+    now = engine.now()
+    if "deadline" in options:
+        options = {**options, "deadline": now + timedelta(minutes=options["deadline"])}
+    workflow = factories.make_workflow(definition={"steps": {"a": flow.http()}, "timeout": 1_800})
+    execution = creation.start(workflow, now=now, **options)
+    assert execution.deadline_at == now + timedelta(minutes=minutes)
+
+
+def test_a_deadline_that_leaves_no_time_is_refused_and_one_that_passes_cancels() -> None:
+    now = engine.now()
+    workflow = factories.make_workflow()
+    later = now + timedelta(hours=1)
+    for options, rule in (
+        ({"deadline": now}, "has passed already"),
+        ({"deadline": later, "start_at": later}, "must be later than start_at"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            creation.start(workflow, now=now, **options)
+        assert refused.value.fields == {"deadline": [rule]}
+    assert not Execution.objects.exists()
+    execution = creation.start(workflow, deadline=later)
+    assert maintenance.cancel_overdue(now=later) == 0
+    assert maintenance.cancel_overdue(now=later + timedelta(seconds=1)) == 1
+    assert (flow.fresh(execution).state, flow.fresh(execution).state_reason) == ("cancelled", "its deadline has passed")
 
 
 def test_a_later_start_waits_and_its_deadline_counts_from_there() -> None:

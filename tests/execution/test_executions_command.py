@@ -81,7 +81,17 @@ def test_it_is_started_and_waited_for() -> None:
     assert "still queued: No worker serves queue default" in err
     succeed(execution, "work")
     assert ends("executions", "wait", execution.pk) == (0, "succeeded\n", "")
-    other = read("executions", "start", "alpha", "--start-at", "2099-01-01T00:00:00Z", "--timeout-seconds", 5)
+    other = read(
+        "executions",
+        "start",
+        "alpha",
+        "--start-at",
+        "2099-01-01T00:00:00Z",
+        "--timeout-seconds",
+        5,
+        "--deadline",
+        "2099-01-01T00:00:03Z",
+    )
     assert (other["state"], other["new"]) == ("scheduled", True)
     run("executions", "cancel", other["id"], "--reason", "wrong")
     code, out, _ = ends("executions", "wait", other["id"])
@@ -162,6 +172,7 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
         (["executions", "list", "--limit", "0"], "not a whole number"),
         (["executions", "start", "none"], "no workflow 'none'"),
         (["executions", "start", "alpha", "--start-at", "soon"], "start_at: "),
+        (["executions", "start", "alpha", "--deadline", "2020-01-01T00:00:00Z"], "deadline: has passed already"),
         (["executions", "rerun", NOBODY, "--priority", "urgent"], "priority: "),
         (["executions", "priority", NOBODY, "urgent"], "priority: "),
         (["executions", "resume", NOBODY], "no such execution"),

@@ -62,6 +62,36 @@ def test_a_policy_may_give_up_on_the_first_lost_worker() -> None:
     assert flow.fresh(execution).state == "failed"
 
 
+def test_a_policy_that_names_worker_deaths_charges_them_and_the_quarantine_does_not_hold(settings: Any) -> None:
+    settings.WORKFLOW_MAX_WORKER_DEATHS = 2
+    retry = {"max_attempts": 4, "backoff": 30, "factor": 1, "jitter": False, "retry_on": ["worker_death"]}
+    execution = running(retry=retry)
+    now = later(minutes=1)
+    for deaths in (1, 2, 3):
+        assert maintenance.rescue(now=now) == maintenance.Rescued(queued=1)
+        run = flow.step(execution, "a")
+        assert (run.state, run.failures, run.worker_deaths) == ("retryable", deaths, deaths)
+        assert run.available_at == now + timedelta(seconds=30)
+        assert flow.claim(execution, "a", now=now) is None
+        now += timedelta(minutes=1)
+        assert flow.claim(execution, "a", now=now) is not None
+        now += timedelta(minutes=1)
+    assert maintenance.rescue(now=now) == maintenance.Rescued(failed=1)
+    letter = DeadLetter.objects.get()
+    assert (letter.reason, letter.attempts) == ("quarantined", 4)
+    assert letter.error == "worker w@h/1 was lost during attempt 4; attempt 4 of 4 was the last"
+    decisions = Attempt.objects.order_by("number").values_list("state", "decision__decision")
+    assert list(decisions) == [("lost", "retry")] * 3 + [("failed", "fail")]
+
+
+def test_a_list_of_other_failures_says_nothing_of_worker_deaths() -> None:
+    execution = running(retry={"max_attempts": 1, "retry_on": ["5xx"]})
+    assert maintenance.rescue(now=later(minutes=1)) == maintenance.Rescued(queued=1)
+    run = flow.step(execution, "a")
+    assert (run.state, run.failures, run.worker_deaths) == ("queued", 0, 1)
+    assert Attempt.objects.get().decision["policy"]["on_worker_death"] == "run_again"
+
+
 def test_nobody_is_rescued_before_postgres_was_up_for_a_lease(settings: Any) -> None:
     running()
     settings.WORKFLOW_LEASE_SECONDS = 10**9

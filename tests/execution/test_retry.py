@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from execution import retry
-from execution.retry import NONE, Decision, Failure, Policy, calculate_retry_delay, decide, effective_policy
+from execution.retry import (
+    NONE,
+    Decision,
+    Failure,
+    Policy,
+    calculate_retry_delay,
+    decide,
+    decide_worker_death,
+    effective_policy,
+)
 from execution.retry import should_retry as asks_again
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
@@ -165,3 +174,28 @@ def test_a_decision_can_be_read_later() -> None:
     assert found["at"] == "2026-03-29T01:30:02+00:00"
     assert found["policy"]["origin"] == "step"
     assert decide(NONE, BOOM, failures=1, now=NOW).as_json()["at"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "deaths", "failures", "decision", "seconds", "reason"),
+    [
+        ({}, 1, 1, "retry", 0, "w was lost"),
+        ({}, 2, 9, "retry", 0, "w was lost"),
+        ({}, 3, 1, "fail", None, "w was lost: 3 workers died in this step"),
+        ({"retry_on": ["5xx"]}, 1, 1, "retry", 0, "w was lost"),
+        ({"max_attempts": 1}, 2, 2, "retry", 0, "w was lost"),
+        ({"give_up_on": ["worker_death"]}, 1, 1, "fail", None, "w was lost; worker_death is in give_up_on"),
+        ({"retry_on": ["worker_death"]}, 1, 1, "retry", 2, "w was lost; attempt 1 of 3 failed with worker_death"),
+        ({"retry_on": ["worker_death"]}, 2, 3, "fail", None, "w was lost; attempt 3 of 3 was the last"),
+        ({"retry_on": ["worker_death"], "max_attempts": 9}, 5, 5, "retry", 32, "w was lost; attempt 5 of 9 failed"),
+        ({"retry_on": ["worker_death"], "give_up_on": ["worker_death"]}, 1, 1, "fail", None, "give_up_on"),
+    ],
+)
+def test_a_lost_worker_is_decided_about(
+    options: Any, deaths: int, failures: int, decision: str, seconds: float | None, reason: str
+) -> None:
+    policy = Policy.of({"jitter": False, **options}, origin="step")
+    found = decide_worker_death(policy, "w was lost", deaths=deaths, most_deaths=3, failures=failures, now=NOW)
+    assert found.decision == decision
+    assert reason in found.reason
+    assert found.at == (None if seconds is None else NOW + timedelta(seconds=seconds))

@@ -30,6 +30,11 @@ class StartSerializer(StrictSerializer):
         max_value=31_536_000,
         help_text="Seconds that the whole execution may take.",
     )
+    deadline = InstantField(
+        required=False,
+        allow_null=True,
+        help_text="It is cancelled then if it has not ended; a timeout that ends earlier counts all the same.",
+    )
     concurrency_key = TextField(required=False, allow_blank=True, max_length=255)
     start_at = InstantField(required=False, allow_null=True, help_text="Not before; at once when left out.")
     idempotency_key = TextField(

@@ -81,6 +81,7 @@ executions priority 019a5e0c-… critical
         starting_one.add_argument("--priority", help="0 (first) to 9, or its name")
         starting_one.add_argument("--queue")
         starting_one.add_argument("--timeout-seconds", type=float, help="that the whole execution may take")
+        starting_one.add_argument("--deadline", help="cancelled at this instant if it has not ended")
         starting_one.add_argument("--concurrency-key")
         starting_one.add_argument("--start-at", help="not before this instant")
         starting_one.add_argument("--idempotency-key", help="the same key always gives the same execution")
@@ -235,7 +236,8 @@ executions priority 019a5e0c-… critical
         workflow = find_workflow(options["workflow"])
         if workflow is None:
             raise CommandError(f"There is no workflow {options['workflow']!r}.")
-        given = {name: options[name] for name in ("queue", "concurrency_key", "start_at", "idempotency_key")}
+        stated = ("queue", "concurrency_key", "start_at", "deadline", "idempotency_key")
+        given = {name: options[name] for name in stated}
         given |= {
             "input": object_argument(options["input"], name="--input"),
             "priority": priority_argument(options["priority"]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -68,6 +68,9 @@ def test_a_start_in_the_future_waits(api: Api) -> None:
     later = (factories.now() + timedelta(hours=1)).isoformat()
     started = api.ok("post", "/api/executions", {"workflow": "etl", "start_at": later, "timeout": 60}, status=201)
     assert started["state"] == "scheduled"
+    last = (factories.now() + timedelta(hours=2)).isoformat()
+    bounded = api.ok("post", "/api/executions", {"workflow": "etl", "start_at": later, "deadline": last}, status=201)
+    assert datetime.fromisoformat(bounded["deadline_at"]) == datetime.fromisoformat(last)
     why = api.ok("get", f"/api/executions/{started['id']}/why")
     assert why["blockers"][0]["code"] == "not_due"
     assert why["estimated_start"] is not None
@@ -129,6 +132,9 @@ def test_one_execution_takes_the_same_queries_whatever_its_size(api: Api) -> Non
         ({"timeout": -1}, "timeout"),
         ({"timeout": "60"}, "timeout"),
         ({"timeout": 10**400}, "timeout"),
+        ({"deadline": "2020-01-01T00:00:00Z"}, "deadline"),
+        ({"deadline": "soon"}, "deadline"),
+        ({"deadline": 60}, "deadline"),
         ({"start_at": "2026-01-01"}, "start_at"),
         ({"start_at": "2026-01-01T00:00:00"}, "start_at"),
         ({"start_at": "0001-01-01T00:00:00Z"}, "start_at"),
