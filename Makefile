@@ -7,6 +7,8 @@ ARGS ?= -n auto
 # 1 measures branch coverage, of subprocesses too, and fails below the minimum.
 COVERAGE ?= 0
 COVERAGE_MINIMUM ?= 95
+# Which drills to run, with options: make drills DRILLS="check-the-checker --short"
+DRILLS ?= all
 UV ?= uv
 export VENV
 
@@ -74,7 +76,7 @@ bench: install-dev ## Measure, and write the figures to tests/benchmarks/results
 	$(BIN)/python -m tests.benchmarks
 
 drills: install-dev ## Break things on purpose and show what was lost (nothing)
-	$(BIN)/python manage.py drill all
+	$(BIN)/python manage.py drill $(DRILLS)
 
 lock: ## Write the lock files anew from pyproject.toml (needs uv)
 	@command -v $(UV) >/dev/null || { echo "uv is missing: pip install uv, or name it: make lock UV=/path/to/uv"; exit 1; }

@@ -146,7 +146,7 @@ SABOTAGES: Final[dict[str, Sabotage]] = {
         _ack_before_commit,
         (
             "ALTER SYSTEM SET synchronous_commit = off",
-            "ALTER SYSTEM SET wal_writer_delay = '10s'",
+            "ALTER SYSTEM SET wal_writer_delay = '2s'",
             "SELECT pg_reload_conf()",
         ),
     ),

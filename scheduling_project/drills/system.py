@@ -16,6 +16,7 @@ from execution.models import Attempt, Execution
 from execution.states import EXECUTION_OPEN
 from schedules import lifecycle
 from schedules.models import Schedule
+from scheduling_project.common.errors import NotFound
 from scheduling_project.drills import effects, load
 from scheduling_project.drills.load import ACTOR, Webhooks
 from scheduling_project.drills.processes import Processes, Service, wait_until
@@ -152,7 +153,10 @@ class System:
         if self.webhooks is not None:
             self.webhooks.stop()
         for schedule in self.schedules:
-            lifecycle.pause(schedule.pk, actor=ACTOR)
+            try:
+                lifecycle.pause(schedule.pk, actor=ACTOR)
+            except NotFound as gone:
+                self.problems.append(f"{gone} It was committed before the fault.")
 
     def listens(self, worker: Service, since: Any) -> bool:
         """Whether a worker has begun something since an instant: it is not deaf."""
