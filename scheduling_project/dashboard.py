@@ -29,7 +29,7 @@ from execution.admin.processes import life_of
 from execution.admin.workflows import listed_executions
 from execution.models import DeadLetter, Execution, ProcessReport, QueueSettings, StepRun, Workflow
 from execution.states import STEP_CLAIMABLE, DeadLetterState, ExecutionState
-from schedules.admin.schedules import timing_of
+from schedules.admin.timing_tables import timing_of
 from schedules.models import FiringSwitch, Schedule
 from scheduling_project.common import clock
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
+#: What applying a file needs: it makes and changes all three, and may delete schedules.
+APPLY: Final = tuple(
+    f"{app}.{verb}_{model}"
+    for app, model in (("execution", "workflow"), ("schedules", "schedule"), ("triggers", "trigger"))
+    for verb in ("add", "change")
+)
 #: Part of the path of the agenda, which is no list of a model of its own.
 AGENDA: Final = "/schedules/schedule/agenda/"
 
@@ -24,9 +32,37 @@ def _page(name: str, icon: str, model: str, **more: Any) -> dict[str, Any]:
     return {"title": name, "icon": icon, "link": link, "permission": may_see, **more}
 
 
+def _may(permission: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: bool(request.user.has_perm(permission))
+
+
 def _is_at(request: HttpRequest, part: str) -> bool:
     """Whether the page lies below such a path."""
     return part in request.path
+
+
+def never(request: HttpRequest) -> bool:
+    """Whether the page is somewhere else: of links that lead away."""
+    return False
+
+
+def _demo() -> list[dict[str, Any]]:
+    """The demo's part of the sidebar, where it is installed."""
+    if not apps.is_installed("scheduling_project.demo"):
+        return []
+    tour = {
+        "title": "Tour",
+        "icon": "explore",
+        "link": reverse_lazy("admin:demo_tour"),
+        "permission": lambda request: request.user.has_perm("execution.view_execution"),
+    }
+    orders = _page("Orders", "shopping_cart", "demo.order", active=_is_list_of_orders)
+    products = _page("Stock", "warehouse", "demo.product")
+    return [{"title": "Demo", "separator": True, "items": [tour, orders, products]}]
+
+
+def _is_list_of_orders(request: HttpRequest) -> bool:
+    return _is_at(request, "/demo/order/") and not _is_at(request, "/tour/")
 
 
 def flower_url(request: HttpRequest) -> str:
@@ -40,6 +76,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
         {
             "items": [{"title": "Dashboard", "icon": "dashboard", "link": reverse_lazy("admin:index")}],
         },
+        *_demo(),
         {
             "title": "When",
             "separator": True,
@@ -87,6 +124,11 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     badge="scheduling_project.dashboard.open_letters_badge",
                     badge_variant="danger",
                 ),
+                _page(
+                    "Redrive jobs", "restart_alt", "execution.redrivejob", permission=_may("execution.view_deadletter")
+                ),
+                _page("Notifications", "notifications", "execution.notificationrule"),
+                _page("Messages sent", "outgoing_mail", "execution.notification"),
             ],
         },
         {
@@ -97,6 +139,14 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                 _page("Workers and beats", "memory", "execution.processreport"),
                 _page("Pools", "pool", "execution.pool"),
                 _page("Concurrency keys", "key", "execution.concurrencykey"),
+                _page("Rate keys", "speed", "execution.ratekey"),
+                _page("Secrets", "password", "execution.secret", permission=_may("execution.manage_secret")),
+                {
+                    "title": "Apply a file",
+                    "icon": "upload_file",
+                    "link": reverse_lazy("apply"),
+                    "permission": lambda request: request.user.has_perms(APPLY),
+                },
                 _page("Periodic tasks", "update", "django_celery_beat.periodictask"),
             ],
         },
@@ -113,8 +163,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
             "title": "Elsewhere",
             "separator": True,
             "items": [
-                {"title": "API docs", "icon": "api", "link": "/api/docs/"},
-                {"title": "Flower", "icon": "local_florist", "link": flower_url(request)},
+                {"title": "API docs", "icon": "api", "link": "/api/docs/", "active": never},
+                {"title": "Flower", "icon": "local_florist", "link": flower_url(request), "active": never},
             ],
         },
     ]

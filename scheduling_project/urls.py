@@ -9,7 +9,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from rest_framework_simplejwt.views import TokenBlacklistView, TokenRefreshView
 
-from scheduling_project import health, login, metrics
+from scheduling_project import apply_page, health, login, metrics
 from scheduling_project.common import problems
 from scheduling_project.live.views import TicketViewSet
 
@@ -29,6 +29,7 @@ urlpatterns = [
     re_path(r"^api(?:/[\s\S]*)?\Z", problems.unknown_route),
     path("", include("triggers.urls")),
     path("admin/login/", login.admin_login),
+    path("admin/apply/", admin.site.admin_view(apply_page.apply_page), name="apply"),
     path("admin/", admin.site.urls),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

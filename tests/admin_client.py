@@ -55,6 +55,6 @@ def verb_url(subject: Model, verb: str) -> str:
     return reverse(f"admin:{meta.app_label}_{meta.model_name}_verb", args=[subject.pk, verb])
 
 
-def told(answer: HttpResponse) -> list[str]:
+def told(answer: Any) -> list[str]:
     """The messages that the next page shows."""
-    return [str(message) for message in answer.wsgi_request._messages]  # type: ignore[attr-defined]
+    return [str(message) for message in answer.wsgi_request._messages]

@@ -290,8 +290,8 @@ class ReadOnlyAdmin(FastList):
             if verb.available(subject) and request.user.has_perm(verb.permission)
         ]
 
-    def _form(self, verb: Verb[Any], subject: Any, data: Any = None) -> forms.Form:
-        return verb.form(data, initial=verb.initial(subject), prefix=verb.name)
+    def _form(self, verb: Verb[Any], subject: Any, data: Any = None, *, prefix: str | None = None) -> forms.Form:
+        return verb.form(data, initial=verb.initial(subject), prefix=verb.name if prefix is None else prefix)
 
     def _verb_url(self, subject: Model, verb: Verb[Any]) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_verb", args=[subject.pk, verb.name])
@@ -317,24 +317,35 @@ class ReadOnlyAdmin(FastList):
         subject = self.get_object(request, unquote(object_id))
         if subject is None:
             raise Http404
-        form = self._form(verb, subject, request.POST if request.method == "POST" else None)
+        return self.perform_verb(request, verb, subject, page=subject, title=self.title_of(subject))
+
+    def perform_verb(
+        self, request: HttpRequest, verb: Verb[Any], subject: Any, *, page: Model, title: str, prefix: str | None = None
+    ) -> HttpResponseBase:
+        """Show a verb's form, or do it to `subject`, which stands on the page of `page`.
+
+        Args:
+            prefix: of the names of the form's fields; the verb's name when None.
+        """
+        back = shown.page_of(page)
+        form = self._form(verb, subject, request.POST if request.method == "POST" else None, prefix=prefix)
         if form.is_bound and form.is_valid():
             try:
                 done = verb.perform(subject, form.cleaned_data, actor_of(request))
             except DomainError as error:
                 if not error.fields:
                     messages.error(request, error.message)
-                    return redirect(shown.page_of(subject))
+                    return redirect(back)
                 tell(form, error)
             else:
                 messages.success(request, done.message)
-                return redirect(done.to or shown.page_of(subject))
+                return redirect(done.to or back)
         context = {
-            **self._page(request, f"{verb.label}: {self.title_of(subject)}", subject),
+            **self._page(request, f"{verb.label}: {title}", page),
             "verb": verb,
             "form": form,
             "subjects": [],
-            "back": shown.page_of(subject),
+            "back": back,
         }
         return TemplateResponse(request, "admin/verb.html", context, status=400 if form.is_bound else 200)
 

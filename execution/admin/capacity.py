@@ -1,4 +1,4 @@
-"""Queues, pools and concurrency keys: what bounds the work, and how full it is."""
+"""Queues: how full they are, what runs in them and what is next in line."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 
-from execution import audit, queues
+from execution import queues
 from execution.admin import shown
-from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, WithNote, actor_of
-from execution.models import ConcurrencyKey, Pool, QueueSettings, StepRun
+from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, WithNote
+from execution.models import QueueSettings, StepRun
 from execution.queues import QueueState
 from execution.states import StepState
 
@@ -168,55 +165,3 @@ def _queue_badge(state: QueueState) -> SafeString:
 def _by_priority(state: QueueState) -> SafeString | str:
     waiting = ((level.priority, level.waiting + level.in_flight) for level in state.levels)
     return ", ".join(f"{shown.priority_text(level)}: {count:,}" for level, count in waiting if count) or shown.NOTHING
-
-
-@admin.register(Pool)
-class PoolAdmin(ModelAdmin):  # type: ignore[misc]
-    """Pools are the operators' own data: created and resized here. How many slots are taken is the engine's."""
-
-    list_display = ("name", "description", "taken", "slots")
-    search_fields = ("name",)
-    fields = ("name", "description", "slots", "used")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Pool | None = None) -> tuple[str, ...]:
-        return ("used",) if obj is None else ("name", "used")
-
-    @admin.display(description="Taken")
-    def taken(self, pool: Pool) -> SafeString:
-        share = min(100, round(100 * pool.used / pool.slots)) if pool.slots else 0
-        return format_html(
-            '<span class="sp-meter"><i style="width:{}%"></i></span> {} of {}', share, pool.used, pool.slots
-        )
-
-    def save_model(self, request: HttpRequest, obj: Pool, form: forms.ModelForm[Pool], change: bool) -> None:
-        """Write what the form holds and nothing else: a plain save would write back an old `used`."""
-        values: dict[str, Any] = {
-            name: form.cleaned_data[name] for name in ("description", "slots") if name in form.cleaned_data
-        }
-        with transaction.atomic():
-            before: dict[str, Any] = {}
-            if change:
-                before |= dict(Pool.objects.values("description", "slots").get(pk=obj.pk))
-                Pool.objects.filter(pk=obj.pk).update(**values)
-            else:
-                obj.save(force_insert=True)
-            audit.record(
-                actor=actor_of(request),
-                action="pool.update" if change else "pool.create",
-                subject_kind="pool",
-                subject_id=obj.pk,
-                subject_label=obj.name,
-                changes=audit.difference(before, values),
-            )
-
-    def has_delete_permission(self, request: HttpRequest, obj: Pool | None = None) -> bool:
-        return bool(super().has_delete_permission(request, obj)) and (obj is None or obj.used == 0)
-
-
-@admin.register(ConcurrencyKey)
-class ConcurrencyKeyAdmin(ReadOnlyAdmin):
-    list_display = ("key", "used", "limit", "updated_at")
-    list_display_links = ("key",)
-    search_fields = ("key__startswith",)
-    ordering = ("key",)
-    empty_text = "No execution holds a concurrency key at the moment."

@@ -22,6 +22,7 @@ from execution.models import DeadLetter
 from execution.states import DEAD_LETTER_UNDECIDED, DeadLetterState
 
 MOST_GROUPS: Final = 8
+REDRIVE: Final = "execution.redrive_deadletter"
 REASONS: Final = ("failed", "exhausted", "timed_out", "quarantined", "expired", "rejected", "unprepared")
 
 
@@ -68,7 +69,7 @@ VERBS: Final = (
         name="redrive",
         label="Redrive",
         icon="replay",
-        permission="execution.redrive_deadletter",
+        permission=REDRIVE,
         perform=_redrive,
         form=RedriveForm,
         initial=lambda letter: {"mode": "resume", "input": letter.execution.input},
@@ -80,7 +81,7 @@ VERBS: Final = (
         name="redrive-as-is",
         label="Redrive selected",
         icon="replay",
-        permission="execution.redrive_deadletter",
+        permission=REDRIVE,
         perform=lambda letter, values, actor: _redrive(letter, {"mode": "resume", **values}, actor),
         form=WithNote,
         many=True,
@@ -91,7 +92,7 @@ VERBS: Final = (
         name="discard",
         label="Discard",
         icon="delete",
-        permission="execution.redrive_deadletter",
+        permission=REDRIVE,
         perform=_discard,
         form=DiscardForm,
         danger=True,
@@ -135,7 +136,9 @@ class DeadLetterAdmin(ReadOnlyAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         groups = dead_letters.groups(limit=MOST_GROUPS) if self.may_view(request) else []
-        return super().changelist_view(request, {"groups": groups, **(extra_context or {})})
+        return super().changelist_view(
+            request, {"groups": groups, "may_redrive": request.user.has_perm(REDRIVE), **(extra_context or {})}
+        )
 
     @admin.display(description="Error")
     def shown_error(self, letter: DeadLetter) -> SafeString:

@@ -12,12 +12,24 @@ from django.utils.safestring import SafeString
 
 from execution.admin.graph_layout import Layout, layout
 from execution.admin.shown import tone
+from execution.definition_schema import SECTIONS
 
 WIDTH: Final = 188
 HEIGHT: Final = 52
 GAP_X: Final = 52
 GAP_Y: Final = 20
 MARGIN: Final = 8
+#: Of the heading above a section.
+HEADER: Final = 30
+#: So that the heading of a section fits.
+LEAST_WIDTH: Final = 260
+#: Where the line above a section ends: beyond any drawing, which cuts it.
+FAR: Final = 10_000
+SECTION_WORDS: Final[Mapping[str, str]] = {
+    "on_success": "on_success: when these have succeeded",
+    "on_failure": "on_failure: when they have failed",
+    "finally": "finally: last, however it ended",
+}
 KINDS: Final = ("task", "http", "wait", "approval", "workflow", "emit")
 #: The second edge under a step that fans out.
 MANY: Final = SafeString(f'<path d="M8 {HEIGHT + 3.5}H{WIDTH - 8}" class="sp-node-many"/>')
@@ -32,30 +44,61 @@ class StepLook:
 
 
 def draw(definition: Mapping[str, Any], looks: Mapping[str, StepLook] | None = None) -> SafeString:
-    """The graph of a definition; `looks` colours its steps. Empty where it has no steps or they go in a circle."""
-    steps: Mapping[str, Any] = definition.get("steps") or {}
-    try:
-        placed = layout(
-            {name: [need for need in step.get("needs", ()) if need in steps] for name, step in steps.items()}
-        )
-    except graphlib.CycleError:
+    """The graph of a definition, with its sections below the main steps; `looks` colours its steps.
+
+    Empty where it has no steps or they go in a circle.
+    """
+    looks = looks or {}
+    if not definition.get("steps"):
         return SafeString("")
-    if not steps:
-        return SafeString("")
-    width = placed.layers * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN
-    height = placed.rows * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
+    drawn: list[tuple[SafeString]] = []
+    width, bottom = 0, 0.0
+    for section in ("", *SECTIONS):
+        steps: Mapping[str, Any] = definition.get(section or "steps") or {}
+        if not steps:
+            continue
+        try:
+            placed = layout(
+                {name: [need for need in step.get("needs", ()) if need in steps] for name, step in steps.items()}
+            )
+        except graphlib.CycleError:
+            return SafeString("")
+        top = bottom + (HEADER if section else 0)
+        drawn.append((_part(section, steps, placed, looks, top),))
+        width = max(width, LEAST_WIDTH if section else 0, placed.layers * (WIDTH + GAP_X) - GAP_X + 2 * MARGIN)
+        bottom = top + placed.rows * (HEIGHT + GAP_Y) - GAP_Y + 2 * MARGIN
     return format_html(
         '<svg class="sp-graph" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" '
-        'aria-label="Graph of {count} steps">{edges}{nodes}</svg>',
+        'aria-label="Graph of {count} steps">{parts}</svg>',
         w=width,
-        h=round(height),
-        count=len(steps),
-        edges=_edges(placed, looks or {}),
-        nodes=format_html_join(
-            "",
-            "{}",
-            ((_node(name, step, placed.places[name], (looks or {}).get(name)),) for name, step in steps.items()),
-        ),
+        h=round(bottom),
+        count=len(all_steps(definition)),
+        parts=format_html_join("", "{}", drawn),
+    )
+
+
+def _part(
+    section: str, steps: Mapping[str, Any], placed: Layout, looks: Mapping[str, StepLook], top: float
+) -> SafeString:
+    """The main steps, or those of a section under its heading."""
+    heading = SafeString("")
+    if section:
+        heading = format_html(
+            '<path d="M{m} {y}H{far}" class="sp-section-line"/>'
+            '<text x="{m}" y="{text}" class="sp-section">{words}</text>',
+            m=MARGIN,
+            y=round(top - HEADER + 6),
+            far=FAR,
+            text=round(top - 4),
+            words=SECTION_WORDS[section],
+        )
+    nodes = ((_node(name, step, placed.places[name], looks.get(name)),) for name, step in steps.items())
+    return format_html(
+        '{}<g transform="translate(0 {})">{}{}</g>',
+        heading,
+        round(top, 1),
+        _edges(placed, looks),
+        format_html_join("", "{}", nodes),
     )
 
 
@@ -103,9 +146,20 @@ def _node(name: str, step: Mapping[str, Any], place: tuple[int, float], look: St
     )
 
 
+def all_steps(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A definition's steps with those of its sections."""
+    return {name: step for part in ("steps", *SECTIONS) for name, step in (definition.get(part) or {}).items()}
+
+
 def in_order(definition: Mapping[str, Any]) -> list[str]:
-    """The names of a definition's steps, each after those that it needs (Postgres keeps no order of members)."""
-    steps: Mapping[str, Any] = definition.get("steps") or {}
+    """The names of a definition's steps, each after those that it needs (Postgres keeps no order of members).
+
+    Those of its sections follow, in the order in which sections run.
+    """
+    return [name for part in ("steps", *SECTIONS) for name in _in_order(definition.get(part) or {})]
+
+
+def _in_order(steps: Mapping[str, Any]) -> list[str]:
     needs = {name: [need for need in steps[name].get("needs", ()) if need in steps] for name in sorted(steps)}
     try:
         return list(graphlib.TopologicalSorter(needs).static_order())

@@ -7,19 +7,23 @@ UTC for the pointer.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from execution import priority
+from execution.workflows import Change
 
 NOTHING: Final = SafeString('<span class="sp-faint">–</span>')
 MOST_JSON: Final = 20_000
+#: Differences of one table cell, and characters of a value in one.
+MOST_DIFFERENCES: Final = 40
+MOST_VALUE: Final = 300
 _PRIORITY_NAMES: Final[Mapping[int, str]] = {level: name for name, level in priority.NAMES.items()}
 
 #: The look of a state: one of the tones that the style sheet knows. Anything else is neutral.
@@ -107,6 +111,29 @@ def json_text(value: Any) -> str:
     """JSON, indented for people; cut where it would be too long for a page."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return text if len(text) <= MOST_JSON else f"{text[:MOST_JSON]}\n… ({len(text):,} characters; read it by the API)"
+
+
+def differences(changes: Iterable[Change]) -> SafeString:
+    """Differences of two documents, one a line: where, from and to."""
+    found = list(changes)
+    lines = [
+        (
+            change.path or "all of it",
+            SafeString("") if change.kind == "added" else format_html("<s>{}</s> ", _value_text(change.before)),
+            "" if change.kind != "changed" else "→ ",
+            SafeString("") if change.kind == "removed" else format_html("<b>{}</b>", _value_text(change.after)),
+        )
+        for change in found[:MOST_DIFFERENCES]
+    ]
+    told = format_html_join("", '<div class="sp-change"><span class="sp-mono">{}</span> {}{}{}</div>', lines)
+    if len(found) > MOST_DIFFERENCES:
+        told += format_html('<div class="sp-faint">and {} more</div>', len(found) - MOST_DIFFERENCES)
+    return told or NOTHING
+
+
+def _value_text(value: Any) -> str:
+    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MOST_VALUE else f"{text[:MOST_VALUE]}…"
 
 
 def priority_text(level: int) -> str:

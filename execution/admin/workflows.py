@@ -22,7 +22,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, U
 from execution import creation, definitions, priority, workflows
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, JSONText, Listed, ReadOnlyAdmin, Verb, actor_of, note_field, tell
-from execution.admin.graph_svg import draw, in_order, kind_of, target_of
+from execution.admin.graph_svg import all_steps, draw, in_order, kind_of, target_of
 from execution.admin.timeline_svg import Run, history
 from execution.creation import Source
 from execution.models import Execution, Workflow, WorkflowVersion
@@ -315,6 +315,7 @@ class WorkflowAdmin(ReadOnlyAdmin):
             ],
             "graph": draw(definition),
             "definition": shown.json_text(definition),
+            "compared": _compared(workflow, version),
             "history": history_of(latest[::-1]),
             "tables": [
                 ("Steps", _steps(definition)),
@@ -327,8 +328,9 @@ class WorkflowAdmin(ReadOnlyAdmin):
 
 def _steps(definition: Mapping[str, Any]) -> Listed:
     table = Listed(("Step", "Kind", "Runs", "Needs", "Options"), empty="This version has no steps.")
+    steps = all_steps(definition)
     for name in in_order(definition):
-        step = definition["steps"][name]
+        step = steps[name]
         options = [option for option in SHOWN_OPTIONS if option in step]
         table.rows.append(
             (
@@ -394,7 +396,6 @@ def _versions(workflow: Workflow, versions: list[WorkflowVersion]) -> Listed:
     )
     for version, before in zip_longest(versions, versions[1:]):
         changes = [] if before is None else workflows.diff(before.definition, version.definition)
-        told = ", ".join(f"{change.kind} {change.path}" for change in changes[:6])
         table.rows.append(
             (
                 format_html('<a class="sp-link" href="?version={0}">v{0}</a>', version.number),
@@ -402,10 +403,17 @@ def _versions(workflow: Workflow, versions: list[WorkflowVersion]) -> Listed:
                 shown.instant(version.created_at),
                 version.created_by or shown.NOTHING,
                 version.note or shown.NOTHING,
-                told + (f" and {len(changes) - 6} more" if len(changes) > 6 else "") or shown.NOTHING,
+                shown.differences(changes),
             )
         )
     return table
+
+
+def _compared(workflow: Workflow, version: WorkflowVersion | None) -> SafeString | None:
+    """What would change if a version that is not published took the published one's place."""
+    if version is None or workflow.published is None or version.pk == workflow.published_id:
+        return None
+    return shown.differences(workflows.diff(workflow.published.definition, version.definition))
 
 
 def _version_badge(workflow: Workflow, version: WorkflowVersion) -> SafeString:

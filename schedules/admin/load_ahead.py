@@ -20,6 +20,7 @@ from django.utils.safestring import SafeString
 
 from execution.admin import shown
 from execution.admin.base import Listed, ReadOnlyAdmin
+from execution.models import AuditEntry
 from schedules.agenda import LISTED, Agenda, agenda, last_of_month, listing, weeks
 from schedules.models import Schedule, ScheduleFire
 from schedules.timing.zones import UnknownZone, zone_of
@@ -92,8 +93,8 @@ def _day(request: HttpRequest, today: date) -> date:
 
 
 def _counted(first: date, days: int, zone: str, now: datetime) -> Agenda:
-    """The agenda, as it was at most a minute ago."""
-    key = f"agenda:{first}:{days}:{zone}"
+    """The agenda, as it was at most a minute ago, or when somebody last did something."""
+    key = f"agenda:{first}:{days}:{zone}:{AuditEntry.objects.order_by('-id').values_list('id', flat=True).first()}"
     found: Agenda | None = cache.get(key)
     if found is None:
         found = agenda(first, days, timezone=zone, now=now)

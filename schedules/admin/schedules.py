@@ -22,8 +22,8 @@ from execution.admin import shown
 from execution.admin.base import Done, Listed, ReadOnlyAdmin, Verb, actor_of, tell
 from execution.admin.workflows import history_of, listed_executions
 from execution.models import Execution
-from schedules import conflict_facts, lifecycle
-from schedules.admin import load_ahead
+from schedules import change_preview, conflict_facts, lifecycle
+from schedules.admin import bulk_page, load_ahead
 from schedules.admin.backfills import BEGIN
 from schedules.admin.forms import (
     CloneForm,
@@ -36,30 +36,28 @@ from schedules.admin.forms import (
     form_values,
 )
 from schedules.admin.ledger import execution_of, outcome_of, reason_of, span_of
+from schedules.admin.timing_tables import (
+    NEXT,
+    change_tables,
+    clock_changes_table,
+    next_table,
+    seen_of,
+    timing_of,
+    versions_table,
+)
+from schedules.change_preview import ChangePreview
 from schedules.claims import SOURCE_KIND
 from schedules.conflicts import ON_SAVE
 from schedules.models import Schedule, ScheduleFire
 from schedules.states import ConflictSeverity, OnConflict, PauseKind
-from schedules.timing import occurrences
 from schedules.timing.preview import Preview, preview
 from scheduling_project.common import clock
 from scheduling_project.common.errors import DomainError
 
 CHANGE: Final = "schedules.change_schedule"
-NEXT: Final = 10
 HISTORY: Final = 60
 LATEST: Final = 12
 LEDGER: Final = 30
-
-#: What a spec from the database may raise when it is compiled: one bad row must not break a page.
-UNREADABLE: Final = (ValueError, DomainError, KeyError, TypeError)
-
-CHANGES: Final[Mapping[str, str]] = {
-    "moved": "this local time does not exist that day: fires when the clock has jumped",
-    "first pass": "this local time comes twice that day: the first",
-    "second pass": "this local time comes twice that day: the second",
-}
-
 
 #: The state whose colour a conflict has.
 TONES: Final[Mapping[str, str]] = {
@@ -67,21 +65,6 @@ TONES: Final[Mapping[str, str]] = {
     ConflictSeverity.WARNING: "retryable",
     ConflictSeverity.ERROR: "failed",
 }
-
-
-def timing_of(schedule: Schedule) -> str:
-    """What a schedule says about time, in plain English. Never raises."""
-    if schedule.version is None:
-        return "No timing yet"
-    return described(schedule.version.spec, seed=str(schedule.pk))
-
-
-def described(spec: Mapping[str, Any], *, seed: str) -> str:
-    """A spec in plain English. Never raises."""
-    try:
-        return occurrences.compile(spec, seed=seed).describe()
-    except UNREADABLE as error:
-        return f"The timing cannot be computed: {error}"
 
 
 # ── Verbs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,11 +244,14 @@ class ScheduleAdmin(ReadOnlyAdmin):
     def _form_page(self, request: HttpRequest, schedule: Schedule | None) -> HttpResponseBase:
         form = ScheduleForm(request.POST if request.method == "POST" else None, initial=form_values(schedule))
         seen: Preview | None = None
+        changed: ChangePreview | None = None
         if form.is_bound and form.is_valid():
             try:
                 if "preview" not in request.POST:
                     return self._save(request, schedule, form)
                 seed = str(schedule.pk) if schedule else form.cleaned_data["name"]
+                if schedule is not None:
+                    changed = change_preview.preview(schedule.pk, lambda: self._update(request, schedule, form))
                 seen = preview(form.values()["spec"], now=int(clock.now().timestamp()), count=NEXT, seed=seed)
             except DomainError as error:
                 typed_cron = bool(form.cleaned_data.get("cron_expression"))
@@ -280,7 +266,8 @@ class ScheduleAdmin(ReadOnlyAdmin):
             "label": "Save" if schedule else "Create",
             "preview": None if seen is None else next_table(seen),
             "described": seen.description if seen else "",
-            "warnings": [warning.message for warning in seen.warnings] if seen else [],
+            "changes": None if changed is None else change_tables(changed, _zone_of(seen)),
+            "warnings": _warnings(seen, changed),
             "back": shown.page_of(schedule) if schedule else reverse("admin:schedules_schedule_changelist"),
         }
         status = 400 if form.is_bound and form.errors else 200
@@ -292,17 +279,28 @@ class ScheduleAdmin(ReadOnlyAdmin):
             saved = lifecycle.create(actor=actor, note=note, **form.values())
             messages.success(request, f"{saved.name} is scheduled.")
         else:
-            revision = form.cleaned_data["revision"]
-            saved = lifecycle.update(schedule.pk, form.values(), actor=actor, revision=revision, note=note)
+            saved = self._update(request, schedule, form)
             messages.success(request, "Saved. What was due before now has fired as it was defined then.")
         for warning in conflict_facts.warnings_of(saved):
             messages.warning(request, warning["message"])
         return redirect(shown.page_of(saved))
 
+    def _update(self, request: HttpRequest, schedule: Schedule, form: ScheduleForm) -> Schedule:
+        revision, note = form.cleaned_data["revision"], form.cleaned_data["note"]
+        return lifecycle.update(schedule.pk, form.values(), actor=actor_of(request), revision=revision, note=note)
+
+    # ── Many at once ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        actions = super().get_actions(request)
+        if request.user.has_perm(CHANGE):
+            actions["change-many"] = (bulk_page.change_many, "change-many", "Change…")
+        return actions
+
     # ── The page of one ──────────────────────────────────────────────────────────────────────────────────────
 
     def detail(self, request: HttpRequest, schedule: Schedule) -> dict[str, Any]:
-        seen = _seen(schedule)
+        seen = seen_of(schedule)
         runs = Execution.objects.filter(source_kind=SOURCE_KIND, source_id=str(schedule.pk)).order_by("-id")
         latest = list(runs.defer("input", "retry_policy")[:HISTORY])
         edit_url = reverse("admin:schedules_schedule_edit", args=[schedule.pk])
@@ -318,9 +316,10 @@ class ScheduleAdmin(ReadOnlyAdmin):
             "tables": [
                 ("Conflicts", conflicts_of(schedule)),
                 (f"Next {NEXT}", next_table(seen, is_paused=not schedule.enabled)),
+                *_clock_changes(seen),
                 ("Latest executions", listed_executions(latest[:LATEST])),
                 ("Ledger", _ledger(schedule)),
-                ("Versions", _versions(schedule)),
+                ("Versions", versions_table(schedule)),
             ],
             "is_live": True,
         }
@@ -356,44 +355,22 @@ class ScheduleAdmin(ReadOnlyAdmin):
         ]
 
 
-def _seen(schedule: Schedule) -> Preview | None:
-    """What a schedule will do; None where `timing_of` tells why that cannot be said."""
-    if schedule.version is None:
-        return None
-    try:
-        return preview(schedule.version.spec, now=int(clock.now().timestamp()), count=NEXT, seed=str(schedule.pk))
-    except UNREADABLE:
-        return None
+def _zone_of(seen: Preview | None) -> str:
+    return seen.timing.zone.name if seen else "UTC"
 
 
-def next_table(seen: Preview | None, *, is_paused: bool = False) -> Listed:
-    """The next fires, in the schedule's zone and in UTC, with what the clock does to them."""
-    if seen is None:
-        return Listed((), empty="The timing cannot be computed.")
-    zone = seen.timing.zone
-    is_utc = zone.name == "UTC"
-    headings = ("UTC",) if is_utc else (zone.name, "UTC")
-    table = Listed((*headings, "From now", "Remark"), empty="Never: nothing is left to fire.")
-    for fire in seen.fires:
-        nominal = datetime.fromtimestamp(fire.instant.nominal, UTC)
-        local = datetime.fromtimestamp(fire.instant.nominal, zone.tzinfo)
-        remarks = [CHANGES.get(fire.change, fire.change)] if fire.change else []
-        if fire.instant.due != fire.instant.nominal:
-            late = shown.seconds_text(fire.instant.due - fire.instant.nominal)
-            remarks.append(f"fires {late} later (jitter or blackout)")
-        table.rows.append(
-            (
-                format_html('<span class="sp-strong">{}</span>', f"{local:%a %Y-%m-%d %H:%M:%S %Z}"),
-                *(() if is_utc else (f"{nominal:%Y-%m-%d %H:%M:%S}",)),
-                shown.instant(nominal, relative=True),
-                "; ".join(remarks) or shown.NOTHING,
-            )
-        )
-    if is_paused and table.rows:
-        table.more = "The schedule is paused: none of these fires until it is resumed."
-    elif seen.skipped:
-        table.more = f"{len(seen.skipped)} instants in between are kept from firing by calendars or blackouts."
-    return table
+def _warnings(seen: Preview | None, changed: ChangePreview | None) -> list[str]:
+    told = [warning.message for warning in seen.warnings] if seen else []
+    return (
+        told + [warning["message"] for warning in changed.warnings if warning["message"] not in told]
+        if changed
+        else told
+    )
+
+
+def _clock_changes(seen: Preview | None) -> list[tuple[str, Listed]]:
+    table = clock_changes_table(seen, now=int(clock.now().timestamp())) if seen else None
+    return [("Clock changes", table)] if table else []
 
 
 def conflicts_of(schedule: Schedule) -> Listed:
@@ -432,19 +409,4 @@ def _ledger(schedule: Schedule) -> Listed:
         )
     if len(table.rows) == LEDGER:
         table.more = f"The latest {LEDGER}. The ledger's own list has all."
-    return table
-
-
-def _versions(schedule: Schedule) -> Listed:
-    table = Listed(("Version", "In force from", "Says", "By", "tzdata"), empty="No version yet.")
-    for version in schedule.versions.order_by("-number")[:20]:
-        table.rows.append(
-            (
-                f"v{version.number}",
-                shown.instant(version.effective_from),
-                described(version.spec, seed=str(schedule.pk)),
-                version.created_by,
-                version.tzdata,
-            )
-        )
     return table

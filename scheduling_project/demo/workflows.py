@@ -1,15 +1,18 @@
-"""The demo's workflows and schedules, as data."""
+"""The demo's workflows, as data."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-SHOWCASE = "sales-report"
+SHOWCASE: Final = "sales-report"
+TRY_IT: Final = "try-it"
+NIGHTLY: Final = "night-job"
+#: The pool of the terminals at which orders are charged, and its slots.
+TERMINALS: Final = ("card-terminals", 2)
 
-WORKFLOWS: dict[str, dict[str, Any]] = {
+WORKFLOWS: Final[dict[str, dict[str, Any]]] = {
     "sales-report": {
-        "description": "Extracts orders, loads each shop, asks a flaky partner for a rate, writes a report.",
+        "description": "Extracts sales, loads each shop, asks a flaky partner for a rate, writes a report.",
         "input": {
             "type": "object",
             "properties": {
@@ -35,6 +38,7 @@ WORKFLOWS: dict[str, dict[str, Any]] = {
                 },
             },
         },
+        "finally": {"tidy_up": {"task": "demo.tasks.tidy_up"}},
         "output": "${{ steps.report.output }}",
     },
     "invoice": {
@@ -52,6 +56,132 @@ WORKFLOWS: dict[str, dict[str, Any]] = {
             },
         },
     },
+    "order-intake": {
+        "description": "Takes an order that came by webhook: reserves it, charges it, tells what follows.",
+        "input": {
+            "type": "object",
+            "properties": {
+                "order_id": {"type": "string", "minLength": 1, "maxLength": 60},
+                "product": {"type": "string"},
+                "units": {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 1},
+            },
+            "required": ["order_id", "product"],
+        },
+        "steps": {
+            "reserve": {
+                "task": "demo.tasks.reserve",
+                "with": {
+                    "order_id": "${{ input.order_id }}",
+                    "product": "${{ input.product }}",
+                    "units": "${{ input.units || `1` }}",
+                },
+            },
+            "charge": {
+                "needs": ["reserve"],
+                "task": "demo.tasks.charge",
+                "with": {"order_id": "${{ input.order_id }}"},
+                "pool": {"name": TERMINALS[0], "units": 1},
+                "rate": {"key": "charges", "limit": 5, "per": 1, "burst": 5},
+            },
+            "booked": {
+                "needs": ["charge"],
+                "emit": {"type": "order.booked", "data": {"order_id": "${{ input.order_id }}"}},
+            },
+            "low": {
+                "needs": ["reserve"],
+                "when": {"steps": {"reserve": {"output": {"left": [{"numeric": ["<", 20]}]}}}},
+                "emit": {"type": "stock.low", "data": {"product": "${{ input.product }}"}},
+            },
+        },
+        "on_failure": {"give_back": {"task": "demo.tasks.give_back", "with": {"order_id": "${{ input.order_id }}"}}},
+        "concurrency": {"key": "order-${{ input.order_id }}", "limit": 1},
+    },
+    "ship-order": {
+        "description": "Follows on every booked order: writes the label, and hands the parcel over.",
+        "input": {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]},
+        "steps": {
+            "label": {"task": "demo.tasks.write_label", "with": {"order_id": "${{ input.order_id }}"}},
+            "courier": {"needs": ["label"], "wait": 1},
+            "shipped": {
+                "needs": ["courier"],
+                "emit": {"type": "order.shipped", "data": {"order_id": "${{ input.order_id }}"}},
+            },
+        },
+    },
+    "order-anew": {
+        "description": "Fills the stock of a product up.",
+        "input": {"type": "object", "properties": {"product": {"type": "string"}}, "required": ["product"]},
+        "steps": {"order": {"task": "demo.tasks.order_anew", "with": {"product": "${{ input.product }}"}}},
+    },
+    "open-ticket": {
+        "description": "Follows on every failed invoice: notes it for the people who look after it.",
+        "steps": {
+            "ticket": {
+                "task": "demo.tasks.open_ticket",
+                "with": {
+                    "workflow": "${{ input.workflow }}",
+                    "execution": "${{ input.execution }}",
+                    "reason": "${{ input.reason }}",
+                },
+            }
+        },
+    },
+    "exchange-rates": {
+        "description": "Asks the partner for today's rates and publishes them.",
+        "steps": {
+            "ask": {"task": "demo.tasks.ask_partner", "with": {"fail_times": 1}},
+            "publish": {
+                "needs": ["ask"],
+                "task": "demo.tasks.publish",
+                "with": {"name": "rates", "content": "${{ steps.ask.output.rates }}"},
+            },
+        },
+    },
+    "stock-check": {
+        "description": "Counts what the warehouse holds, and publishes it.",
+        "steps": {
+            "count": {"task": "demo.tasks.count_stock"},
+            "publish": {
+                "needs": ["count"],
+                "task": "demo.tasks.publish",
+                "with": {"name": "stock", "content": "${{ steps.count.output }}"},
+            },
+        },
+    },
+    "close-month": {
+        "description": "Adds the shops up and publishes the sum once somebody has approved it.",
+        "steps": {
+            "totals": {"task": "demo.tasks.totals"},
+            "approve": {"needs": ["totals"], "approval": {"expires": "30d", "message": "Are these sums right?"}},
+            "publish": {
+                "needs": ["approve"],
+                "task": "demo.tasks.publish",
+                "with": {"name": "month", "content": "${{ steps.totals.output.shops }}"},
+            },
+        },
+    },
+    NIGHTLY: {
+        "description": "Stands for the jobs of a night: it takes six seconds of a worker.",
+        "input": {"type": "object", "properties": {"job": {"type": "string"}}},
+        "steps": {"work": {"task": "demo.tasks.sleep", "with": {"seconds": 6}}},
+    },
+    TRY_IT: {
+        "description": "Breaks a step on purpose: it is tried three times, then waits in the dead letters.",
+        "input": {
+            "type": "object",
+            "properties": {"broken": {"type": "boolean", "default": True}},
+            "additionalProperties": False,
+        },
+        "steps": {
+            "before": {"task": "demo.tasks.sleep", "with": {"seconds": 0.5}},
+            "fragile": {
+                "needs": ["before"],
+                "task": "demo.tasks.fragile",
+                "with": {"broken": "${{ input.broken }}"},
+            },
+            "after": {"needs": ["fragile"], "task": "demo.tasks.sleep", "with": {"seconds": 0.5}},
+        },
+    },
     "slow-sleep": {
         "description": "Sleeps; for trying out cancel, kill -9 of a worker and shutdown.",
         "input": {
@@ -61,61 +191,4 @@ WORKFLOWS: dict[str, dict[str, Any]] = {
         },
         "steps": {"sleep": {"task": "demo.tasks.sleep", "with": {"seconds": "${{ input.seconds }}"}}},
     },
-    "nightly-cleanup": {
-        "description": "A short step that stands for a nightly job.",
-        "steps": {"clean": {"task": "demo.tasks.sleep", "with": {"seconds": 0.1}}},
-    },
 }
-
-
-def schedules(*, first: datetime) -> list[dict[str, Any]]:
-    """What the demo schedules; the interval ones begin at `first` (aware)."""
-
-    def every(seconds: int) -> dict[str, Any]:
-        return {"timetables": [{"kind": "interval", "every": seconds, "anchor": first.isoformat()}]}
-
-    def cron(expression: str, timezone: str = "Europe/Berlin") -> dict[str, Any]:
-        return {"timezone": timezone, "timetables": [{"kind": "cron", "expression": expression}]}
-
-    return [
-        {
-            "name": "Sales report every 20 seconds",
-            "description": "Fan-out over shops; the partner fails twice and is retried with backoff.",
-            "workflow": "sales-report",
-            "spec": every(20),
-            "catch_up": "latest",
-        },
-        {
-            "name": "A poisoned invoice every ten minutes",
-            "description": "Fails for good and lands in the dead letters, until somebody edits and redrives it.",
-            "workflow": "invoice",
-            "input": {"invoice": {"number": "A-4711", "amount": "twelve"}},
-            "spec": every(600),
-            "catch_up": "latest",
-        },
-        {
-            "name": "A good invoice every minute",
-            "workflow": "invoice",
-            "input": {"invoice": {"number": "A-4712", "amount": 129.5}},
-            "spec": every(60),
-            "catch_up": "latest",
-        },
-        {
-            "name": "Office hours check",
-            "description": "Every quarter of an hour on working days in Berlin.",
-            "workflow": "nightly-cleanup",
-            "spec": cron("*/15 8-18 * * MON-FRI"),
-            "catch_up": "none",
-        },
-        *(
-            {
-                "name": f"Nightly clean-up {number}",
-                "description": "One of several at two o'clock: a hot spot, and a look at what summer time does.",
-                "workflow": "nightly-cleanup",
-                "spec": cron("0 2 * * *" if number < 6 else "30 2 * * *"),
-                "catch_up": "latest",
-                "priority": "low",
-            }
-            for number in range(1, 7)
-        ),
-    ]

@@ -49,23 +49,6 @@ def worker(processes: Processes) -> Iterator[Service]:
     print(service.tail(60))
 
 
-def test_the_demo_runs_to_its_end_on_a_real_worker(processes: Processes, tmp_path: Path) -> None:
-    from scheduling_project.demo.workflows import WORKFLOWS
-
-    processes.worker(DEMO="1", DATA_DIR=str(tmp_path))
-    sales = workflows.create("sales-report", WORKFLOWS["sales-report"], actor="test")
-    invoice = workflows.create("invoice", WORKFLOWS["invoice"], actor="test")
-    report = creation.start(sales)
-    poisoned = creation.start(invoice, input={"invoice": {"number": "A-1", "amount": "many"}})
-    assert ended(report).state == "succeeded"
-    assert set(report.output.data) == {"day", "eur", "usd"}
-    partner = StepRun.objects.get(execution=report, name="ask_partner")
-    assert list(partner.attempts.values_list("state", flat=True)) == ["retryable", "retryable", "succeeded"]
-    assert ended(poisoned).state == "failed"
-    letter = DeadLetter.objects.get()
-    assert (letter.step_name, letter.error_type, letter.state) == ("read", "BadInvoice", "open")
-
-
 BEHAVIOUR = {
     # how: (state of the execution, states of the attempts, error type of the dead letter)
     "poisoned": ("failed", ["failed"], "Poisoned"),

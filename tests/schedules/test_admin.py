@@ -12,7 +12,7 @@ from pytest_django import DjangoAssertNumQueries
 from execution.models import AuditEntry, Execution
 from execution.states import ExecutionState
 from schedules import lifecycle, shared_calendars, switch
-from schedules.admin.schedules import timing_of
+from schedules.admin.timing_tables import timing_of
 from schedules.models import Calendar, FiringSwitch, Schedule, ScheduleFire, ScheduleVersion
 from schedules.states import FireOutcome, FireReason, PauseKind
 from scheduling_project.common.ids import uuid7

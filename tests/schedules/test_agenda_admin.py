@@ -8,6 +8,7 @@ from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries
 
 from schedules import lifecycle
+from schedules.models import Schedule
 from tests import factories
 from tests.admin_client import Browser
 
@@ -28,13 +29,15 @@ def url() -> str:
     return reverse("admin:schedules_schedule_agenda")
 
 
-def crowd(count: int = 5) -> None:
+def crowd(count: int = 5) -> list[Schedule]:
     workflow = factories.make_workflow()
     spec = {"timezone": "Europe/Berlin", "timetables": [{"kind": "cron", "expression": "0 2 * * *"}]}
-    for index in range(count):
-        lifecycle.create(actor="ada", name=f"night {index}", spec=spec, workflow=workflow)
+    night = [
+        lifecycle.create(actor="ada", name=f"night {index}", spec=spec, workflow=workflow) for index in range(count)
+    ]
     steady = {"timetables": [{"kind": "cron", "expression": "* * * * *"}]}
     lifecycle.create(actor="ada", name="steady", spec=steady, workflow=workflow)
+    return night
 
 
 def test_a_week_marks_the_hot_hour_and_leads_to_its_fires_and_to_the_optimiser(root: Browser) -> None:
@@ -68,8 +71,16 @@ def test_the_part_is_the_drawing_alone_and_is_counted_once_a_minute(
     first = root.page(url(), part="1", zone="Europe/Berlin")
     assert "<html" not in first
     assert 'class="sp-heat"' in first
-    with django_assert_max_num_queries(3):  # the session, the user, the clock
+    with django_assert_max_num_queries(4):  # the session, the user, the clock, whether somebody did something
         assert root.page(url(), part="1", zone="Europe/Berlin") == first
+
+
+def test_what_somebody_did_is_seen_at_once(root: Browser) -> None:
+    made = crowd()
+    assert "sp-hot" in root.page(url(), part="1", zone="Europe/Berlin")
+    for schedule in made:
+        lifecycle.pause(schedule.pk, actor="ada")
+    assert "sp-hot" not in root.page(url(), part="1", zone="Europe/Berlin")
 
 
 @pytest.mark.parametrize(

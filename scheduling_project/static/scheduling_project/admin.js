@@ -31,7 +31,18 @@
     const closer = event.target.closest("[data-closes]");
     if (closer) closer.closest("dialog")?.close();
     if (event.target.matches("dialog.sp-dialog")) event.target.close();
+    const copier = event.target.closest("[data-copies]");
+    if (copier) copyText(copier, document.getElementById(copier.dataset.copies)?.textContent ?? "");
   });
+
+  async function copyText(button, text) {
+    const label = button.lastChild, before = label.textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      label.textContent = "Copied";
+    } catch { label.textContent = "Select it and copy"; }  // no right to the clipboard, or no secure context
+    setTimeout(() => { label.textContent = before; }, 2000);
+  }
 
   async function refresh(region) {
     const isBusy = document.hidden || document.querySelector("dialog[open]") || String(document.getSelection());
