@@ -93,7 +93,7 @@ def holds(worker: Service) -> bool:
 def worker_frozen(system: System) -> None:
     """SIGSTOP of a worker for one and a half leases, then SIGCONT: its late writes must be refused."""
     worker = system.workers[0]
-    load.start_backlog(system.path, seconds=0.9 * system.lease, count=8)
+    load.start_backlog(system.path, seconds=0.9 * system.lease, count=4)
     wait_until("it runs a step", tolerant(lambda: holds(worker)), timeout=60, pause=0.02)
     _freeze(worker, 1.5 * system.lease)
     lost = Attempt.objects.filter(worker__startswith=f"{worker.name}@", state=AttemptState.LOST).count()
