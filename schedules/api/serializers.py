@@ -61,7 +61,7 @@ class TimingSerializer(StrictSerializer):
 class PauseStateSerializer(StrictSerializer):
     """Why a schedule does not fire."""
 
-    kind = serializers.ChoiceField(source="pause_kind", choices=PauseKind.choices, **READ)
+    kind = serializers.ChoiceField(source="pause_kind", choices=[("", "Not paused"), *PauseKind.choices], **READ)
     note = serializers.CharField(source="pause_note", **READ)
     since = serializers.DateTimeField(source="paused_at", allow_null=True, **READ)
     until = serializers.DateTimeField(source="paused_until", allow_null=True, **READ)

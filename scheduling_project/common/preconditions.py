@@ -105,8 +105,9 @@ class Preconditions:
     def is_guarded(self, method: str) -> bool:
         """Whether ``If-Match`` counts for the present action."""
         view: Any = self
-        one = getattr(view, "detail", None) or getattr(view, "action", None) in self.tagged_lists
-        return bool(self.tagged) and bool(one) and method not in SAFE_METHODS
+        action = getattr(view, "action", None)  # None: there is no such method here, which is answered with 405
+        one = getattr(view, "detail", None) or action in self.tagged_lists
+        return bool(self.tagged) and action is not None and bool(one) and method not in SAFE_METHODS
 
     def guard(self, request: Request) -> None:
         """Refuse a request whose ``If-Match`` is not the present tag; arrange that it still is when it is carried out.

@@ -96,8 +96,9 @@ def test_every_error_is_documented_with_an_example() -> None:
                 assert answer["content"]["application/problem+json"]["examples"], (method, path, status)
 
 
-def test_every_example_works(world: World) -> None:
+def test_every_example_works_and_is_answered_as_the_document_says(world: World) -> None:
     api, wrong = Api(), {}
+    components = {"components": document()["components"]}
     for method, path, operation in operations():
         name = named(method, path)
         with undone(world):
@@ -105,7 +106,15 @@ def test_every_example_works(world: World) -> None:
             answer = send(api, method, world.url(path) + world.query(name), world.body(name))
             if str(answer.status_code) not in operation["responses"] or answer.status_code >= 300:
                 wrong[name] = (answer.status_code, answer.content[:300])
-    assert not wrong
+                continue
+            media = operation["responses"][str(answer.status_code)].get("content", {}).get("application/json")
+            if (media is not None) != bool(answer.content):
+                wrong[name] = "an answer with content that the document does not know, or the other way round"
+            elif media is not None:
+                found = jsonschema.Draft202012Validator({**media["schema"], **components}).iter_errors(answer.json())
+                if mistakes := [(error.json_path, error.message[:200]) for error in found]:
+                    wrong[name] = mistakes
+    assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
 
 
 def test_nothing_is_done_to_what_somebody_else_has_changed(world: World) -> None:
@@ -132,7 +141,7 @@ def test_nothing_is_done_to_what_somebody_else_has_changed(world: World) -> None
             done = send(api, method, url, body, **{"If-Match": f'"another", {tag}'})
             if done.status_code >= 300:
                 wrong[name] = (done.status_code, done.content[:200])
-    assert not wrong
+    assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
 
 
 def test_what_was_done_once_is_not_done_again_with_the_same_key(world: World) -> None:
@@ -160,7 +169,7 @@ def test_what_was_done_once_is_not_done_again_with_the_same_key(world: World) ->
                 refused = send(api, method, url, body, **{"Idempotency-Key": bad})
                 if "Idempotency-Key" not in refused.json().get("errors", {}):
                     wrong[name] = (bad[:5], refused.status_code)
-    assert not wrong
+    assert not wrong, "\n".join(f"{name}: {what}" for name, what in wrong.items())
 
 
 @pytest.mark.parametrize("header", ["nonsense", '"', "1", '"1", nonsense', '""', 'W/"2"'])
@@ -174,6 +183,12 @@ def test_what_is_no_tag_of_ours_is_not_the_present_one(world: World, header: str
 def test_the_present_tag_is_taken_however_it_is_sent(world: World, header: str) -> None:
     path = "/api/workflows/daily-report"
     assert Api().ok("patch", path, {"description": "x"}, headers={"If-Match": header})["revision"] == 2
+
+
+def test_a_method_that_is_not_there_is_refused_whatever_the_tag(world: World) -> None:
+    for method in ("TRACE", "DELETE"):
+        answer = Api().generic(method, world.url("/api/executions/{id}"), headers={"If-Match": '"1"'})
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
 
 def test_what_is_not_there_is_not_found_whatever_the_tag(world: World) -> None:

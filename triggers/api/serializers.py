@@ -130,8 +130,8 @@ class TriggerCreateSerializer(TriggerSerializer):
 class CreatedTriggerSerializer(TriggerSerializer):
     """A trigger, with the address and the secret of the endpoint that was made with it."""
 
-    webhook_url = serializers.URLField(**READ)
-    secret = serializers.CharField(help_text="Shown this once.", **READ)
+    webhook_url = serializers.URLField(allow_null=True, **READ)
+    secret = serializers.CharField(help_text="Shown this once.", allow_null=True, **READ)
 
 
 class TestEventSerializer(StrictSerializer):

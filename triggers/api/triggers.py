@@ -111,7 +111,8 @@ class TriggerViewSet(ResourceViewSet):
 
     def _created(self, trigger: Trigger, more: dict[str, str]) -> Response:
         location = {"Location": f"/api/triggers/{trigger.pk}"}
-        return Response({**self._shown(trigger), **more}, status=201, headers=location)
+        shown = {**self._shown(trigger), "webhook_url": None, "secret": None, **more}
+        return Response(shown, status=201, headers=location)
 
     @extend_schema(parameters=[ID], responses=TriggerSerializer)
     def retrieve(self, request: Request, id: str) -> Response:
