@@ -31,12 +31,12 @@ def double_until(deadline: float) -> int:
 
     A copy has the delivery tag of the first, as one has that a broker delivers again.
     """
-    broker = redis.Redis.from_url(settings.REDIS_URL)
+    broker = redis.Redis.from_url(settings.REDIS_URL, decode_responses=True)
     keys = [key_of(queue, level) for queue in settings.WORKFLOW_QUEUES for level in LEVELS]
     seen: set[str] = set()
     while time.monotonic() < deadline:
         for key in keys:
-            waiting: list[bytes] = broker.lrange(key, 0, -1)  # type: ignore[assignment]
+            waiting: list[str] = broker.lrange(key, 0, -1)  # type: ignore[assignment]
             fresh = {json.loads(message)["properties"]["delivery_tag"]: message for message in waiting}
             for tag in fresh.keys() - seen:
                 broker.linsert(key, "BEFORE", fresh[tag], fresh[tag])  # side by side: while one runs, the other comes
