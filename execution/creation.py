@@ -11,6 +11,7 @@ from uuid import UUID
 from django.conf import settings
 
 from execution import advance, concurrency, creation_rows, dispatch, engine, live
+from execution.creation_rows import StepRuns
 from execution.definitions import validate_input
 from execution.graph import Concurrency, Plan
 from execution.models import Execution, Workflow, WorkflowVersion
@@ -97,6 +98,37 @@ def send_many(starts: Sequence[Start], *, now: datetime, using: str) -> Creation
     live.announce(live.EXECUTIONS, [start.id for start in starts], using=using)
     engine.send(creation_rows.INSERT_KEYLESS, creation_rows.executions(starts, plans, now), using=using)
     return Creation(list(zip(starts, plans, strict=True)), now=now, using=using)
+
+
+class Plain:
+    """Executions that are rows and nothing else, for a statement with `creation_rows.ctes_after`.
+
+    `params` are its parameters.
+    """
+
+    def __init__(self, starts: Sequence[Start], plans: Sequence[Plan], step_runs: StepRuns, now: datetime) -> None:
+        self._ids = [start.id for start in starts]
+        self._step_runs = step_runs
+        self.params = creation_rows.in_one_statement(
+            creation_rows.executions(starts, plans, now), self._step_runs.params
+        )
+
+    def created(self, marked: Sequence[Any], *, using: str) -> None:
+        """They have been made: `marked` is what `creation_rows.MARKED` says. Word and hints go out after the commit."""
+        live.announce(live.EXECUTIONS, self._ids, using=using)
+        dispatch.publish_on_commit(self._step_runs.hints(marked), using=using)
+
+
+def plain(starts: Sequence[Start], *, now: datetime) -> Plain | None:
+    """These executions as parameters of one statement; None if more is to be done for one of them.
+
+    A concurrency key is to be asked for, and a first step that is not plain is to be decided on: `start_many` does.
+    """
+    plans = _plans(starts)
+    if any(start.concurrency_key or plan.concurrency for start, plan in zip(starts, plans, strict=True)):
+        return None
+    step_runs = StepRuns(list(zip(starts, plans, strict=True)), now)
+    return None if step_runs.undecided else Plain(starts, plans, step_runs, now)
 
 
 def start_many(starts: Sequence[Start], *, now: datetime, using: str) -> list[UUID]:

@@ -5,7 +5,8 @@ Many executions differ in little but their ids: what they share is sent once, as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,8 +58,8 @@ RETURNING id
 # First steps are marked as handed over right here, as far as the window of their lane and level has room: their
 # messages go out after the commit, and the sweep sends again whatever a crash in between swallows. `place` counts
 # the ready ones of each lane and level, so that the number marked says which they are.
-INSERT_STEP_RUNS = """
-WITH form AS MATERIALIZED (
+_STEP_RUNS = """
+form AS MATERIALIZED (
     SELECT * FROM unnest(%(name)s::text[], %(kind)s::text[], %(label)s::text[], %(queue)s::text[], %(priority)s::int[],
         %(timeout)s::float8[], %(state)s::text[], %(waiting_for)s::text[], %(needs_open)s::int[], %(pool)s::text[],
         %(pool_units)s::int[], %(available_at)s::timestamptz[])
@@ -85,10 +86,37 @@ SELECT new.id, new.execution_id, name, kind, label, queue, priority, timeout, st
 FROM unnest(%(id)s::uuid[], %(execution_id)s::uuid[], %(form)s::bigint[], %(place)s::int[])
     AS new (id, execution_id, form, place)
 JOIN fitting ON fitting.number = new.form
-RETURNING queue, priority, dispatched_at
-)
+{only_if}RETURNING queue, priority, dispatched_at
+)"""
+#: How many of ``made`` were marked, by lane and level: what `StepRuns.hints` wants.
+MARKED = """
 SELECT queue, priority, count(*)::int AS dispatched FROM made WHERE dispatched_at IS NOT NULL GROUP BY queue, priority
 """
+INSERT_STEP_RUNS = f"WITH {_STEP_RUNS.format(only_if='')}{MARKED}"
+
+
+def _parameters_named(prefix: str, sql: str) -> str:
+    return re.sub(r"%\((?!now\)|bound\))(\w+)\)s", rf"%({prefix}\1)s", sql)
+
+
+def ctes_after(gate: str) -> str:
+    """The CTEs that create executions if the CTE `gate` has a row: for a statement that also stores why they start.
+
+    It must have no other CTEs called executions, form, level, fitting or made; `MARKED` reads ``made``. Its parameters
+    are `in_one_statement`'s. Nothing looks for idempotency keys: they must be new.
+    """
+    only_if = f"WHERE EXISTS (SELECT 1 FROM {gate})\n"
+    executions = _parameters_named("execution_", f"{_NEW_EXECUTIONS}{only_if}")
+    return f"executions AS ({executions}), {_parameters_named('step_', _STEP_RUNS.format(only_if=only_if))}"
+
+
+def in_one_statement(executions: Mapping[str, Any], step_runs: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of `ctes_after`, from those of the two statements that it is made of."""
+    shared = {"now", "bound"}
+    params = {f"execution_{name}": value for name, value in executions.items() if name not in shared}
+    params |= {f"step_{name}": value for name, value in step_runs.items() if name not in shared}
+    return params | {"now": step_runs["now"], "bound": step_runs["bound"]}
+
 
 EXECUTION_FORM = (
     "workflow_id",
@@ -122,7 +150,8 @@ STEP_FORM = (
 
 
 def _arrays(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, str]:
-    return dict(zip(names, map(engine.array, zip(*rows, strict=True)), strict=True))
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return dict(zip(names, map(engine.array, columns), strict=True))
 
 
 def executions(starts: Sequence[Start], plans: Sequence[Plan], now: datetime) -> dict[str, Any]:

@@ -8,16 +8,18 @@ request does inside its own transaction (starting an execution, say) is told whi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from django.conf import settings
 from django.db import DataError, InterfaceError, OperationalError, connections
 from django.db import transaction as django_transaction
-from psycopg import Cursor
+from psycopg import RawCursor
 from psycopg.rows import namedtuple_row
 
 Params = Mapping[str, Any]
@@ -46,9 +48,32 @@ def fetch_all(sql: str, params: Params, *, using: str | None = None) -> list[Any
     """
     connection = connections[using or alias()]
     connection.ensure_connection()
-    with connection.wrap_database_errors, Cursor(connection.connection, row_factory=namedtuple_row) as cursor:
-        cursor.execute(sql, params, prepare=True)
+    text, names = _native(sql)
+    with connection.wrap_database_errors, RawCursor(connection.connection, row_factory=namedtuple_row) as cursor:
+        cursor.execute(text, [params[name] for name in names], prepare=True)
         return cursor.fetchall() if cursor.description is not None else []
+
+
+_PLACES: Final = re.compile(r"%(?:\((\w+)\)s|%)")
+
+
+@cache
+def _native(sql: str) -> tuple[bytes, tuple[str, ...]]:
+    """A statement with Postgres's own places (``$1``) and their names in order; kept, since the texts are constant.
+
+    The driver does the same, but keeps it only for short statements with few parameters, and looks it up by all of
+    the text.
+
+    >>> _native("SELECT %(a)s::int, %(b)s::int, %(a)s::int %% 2")
+    (b'SELECT $1::int, $2::int, $1::int % 2', ('a', 'b'))
+    """
+    names: dict[str, int] = {}
+
+    def place(found: re.Match[str]) -> str:
+        return f"${names.setdefault(found[1], len(names) + 1)}" if found[1] else "%"
+
+    text = _PLACES.sub(place, sql)
+    return text.encode(), tuple(names)
 
 
 class Sent:
@@ -56,7 +81,7 @@ class Sent:
 
     __slots__ = ("_connection", "_cursor")
 
-    def __init__(self, connection: Any, cursor: Cursor[Any]) -> None:
+    def __init__(self, connection: Any, cursor: RawCursor[Any]) -> None:
         self._connection = connection
         self._cursor = cursor
 
@@ -70,9 +95,10 @@ def send(sql: str, params: Params, *, using: str | None = None) -> Sent:
     """Begin one statement, as `fetch_all` takes them; inside a `pipeline` without waiting for it."""
     connection = connections[using or alias()]
     connection.ensure_connection()
+    text, names = _native(sql)
     with connection.wrap_database_errors:
-        cursor = Cursor(connection.connection, row_factory=namedtuple_row)
-        return Sent(connection, cursor.execute(sql, params, prepare=True))
+        cursor = RawCursor(connection.connection, row_factory=namedtuple_row)
+        return Sent(connection, cursor.execute(text, [params[name] for name in names], prepare=True))
 
 
 @contextmanager

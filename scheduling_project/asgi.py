@@ -11,8 +11,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduling_project.settings")
 
 django = get_asgi_application()
 
-from scheduling_project.live import socket  # noqa: E402 - models can be imported from here on
+from django.urls import get_resolver  # noqa: E402 - models can be imported from here on
+
+from scheduling_project.common.memory import settle_memory  # noqa: E402
+from scheduling_project.live import socket  # noqa: E402
 from triggers import asgi as hooks  # noqa: E402
+
+get_resolver().url_patterns  # noqa: B018 - loads the views, which the first request would have to wait for
+settle_memory()
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -75,7 +75,6 @@ class Decided:
 def decide(
     rules: Iterable[Rule],
     *,
-    event_id: UUID,
     arrival: Arrival,
     document: Mapping[str, Any],
     sender: Sender,

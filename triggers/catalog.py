@@ -110,6 +110,11 @@ class Activator:
     end_at: datetime | None
     authentication: Mapping[str, Any]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is counted or waited for: what becomes of an event needs no question to the database."""
+        return self.throttle is None and self.debounce is None and self.batch is None and self.max_activations is None
+
     def why_not_due(self, now: datetime) -> str | None:
         """Why it takes no events at `now`, None between its start and its end."""
         if self.start_at is not None and now < self.start_at:

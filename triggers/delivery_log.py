@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from execution import audit
+from execution import audit, engine
 from scheduling_project.common.logs import get_logger
 from triggers.models import Delivery
 from triggers.states import DeliveryOutcome
@@ -58,7 +58,8 @@ def note(
     if left_out is None:
         return
     said = f"{reason} (and {left_out} more that were not kept)" if left_out else reason
-    Delivery.objects.create(
+    using = engine.alias()
+    Delivery.objects.using(using).create(
         endpoint_id=endpoint_id,
         outcome=outcome,
         status=status,
@@ -80,6 +81,7 @@ def note(
             subject_id=endpoint_id,
             subject_label=slug,
             note=said,
+            using=using,
         )
 
 

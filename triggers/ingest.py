@@ -1,104 +1,36 @@
 """The one way in for events: stored once, matched, and what they start committed together.
 
-One transaction: the event (`ON CONFLICT DO NOTHING`), its activations, their executions, a line in the delivery
-log. A 2xx answer, or the return of `publish_event`, stands for exactly that; a repeat finds the same ids.
+One transaction, and nearly always one statement: the event (`ON CONFLICT DO NOTHING`), its activations, their
+executions, a line in the delivery log. A 2xx answer, or the return of `publish_event`, stands for exactly that; a
+repeat finds the same ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
+
+from django.db import connections
 
 from execution import creation, engine
 from execution.failures import storable
 from scheduling_project.common.errors import InvalidInput
 from scheduling_project.common.ids import uuid7
 from scheduling_project.common.json_values import MAX_DEPTH, too_deep
-from triggers import activation, catalog
+from triggers import activation, catalog, event_rows
 from triggers.activation import Outcome
 from triggers.arrivals import MAX_TEXT, Arrival, Sender, dedup_key
 from triggers.catalog import Endpoint, Snapshot
+from triggers.event_rows import Receipt
 from triggers.matching import Rule
 from triggers.models import Activation
 from triggers.payloads import is_type
-from triggers.states import DeliveryOutcome
 
 MAX_MISSES_SHOWN: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What an event came to. A repeat (`duplicate`) has the ids of the first time."""
-
-    event_id: UUID
-    activations: Sequence[tuple[UUID, UUID | None]] = field(default_factory=tuple)
-    duplicate: bool = False
-
-    @property
-    def activation_ids(self) -> list[UUID]:
-        return [activation_id for activation_id, _ in self.activations]
-
-    @property
-    def execution_ids(self) -> list[UUID]:
-        """Each once: the events of a batch share theirs."""
-        return list(dict.fromkeys(execution_id for _, execution_id in self.activations if execution_id is not None))
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "event_id": str(self.event_id),
-            "activation_ids": [str(one) for one in self.activation_ids],
-            "execution_ids": [str(one) for one in self.execution_ids],
-            "duplicate": self.duplicate,
-        }
-
-
-# Race: the same delivery many times at once. The unique index makes the others wait for the first's commit and then
-# insert nothing; they read its ids. The version of the catalog is read in the same snapshot, so that the event is
-# matched against the triggers in force now, whatever this process has in memory.
-_INSERT_EVENT = """
-INSERT INTO triggers_event (id, endpoint_id, type, source, subject, time, data, extensions, content_type, raw, headers,
-    delivery_id, dedup_key, replay_of_id, producer, cause, depth, received_at)
-VALUES (%(id)s::uuid, %(endpoint)s::uuid, %(type)s::text, %(source)s::text, %(subject)s::text, %(time)s::timestamptz,
-    %(data)s::jsonb, %(extensions)s::jsonb, %(content_type)s::text, %(raw)s::bytea, %(headers)s::jsonb,
-    %(delivery_id)s::text, %(dedup_key)s::text, %(replay_of)s::uuid, %(producer)s::text, %(cause)s::uuid,
-    %(depth)s::int, %(now)s::timestamptz)
-ON CONFLICT (endpoint_id, dedup_key) WHERE dedup_key IS NOT NULL DO NOTHING
-RETURNING id, (SELECT version FROM triggers_catalog WHERE id = 1) AS version
-"""
-
-# Race: two repeats after the window. The second waits for the first, finds the key gone, and its insert then meets
-# the first's new event.
-_GIVE_KEY_BACK = """
-UPDATE triggers_event SET dedup_key = NULL
-WHERE endpoint_id IS NOT DISTINCT FROM %(endpoint)s::uuid AND dedup_key = %(dedup_key)s::text
-  AND received_at < %(now)s::timestamptz - make_interval(secs => %(window)s::float8)
-"""
-_EARLIER = """
-SELECT e.id AS event_id, a.id AS activation_id, a.execution_id
-FROM triggers_event e LEFT JOIN triggers_activation a ON a.event_id = e.id
-WHERE e.endpoint_id IS NOT DISTINCT FROM %(endpoint)s::uuid AND e.dedup_key = %(dedup_key)s::text
-ORDER BY a.id
-"""
-_INSERT_ACTIVATIONS = """
-INSERT INTO triggers_activation (id, trigger_id, event_id, execution_id, group_id, state, reason, created_at,
-    updated_at)
-SELECT id, trigger_id, %(event)s::uuid, execution_id, group_id, state, reason, %(now)s::timestamptz,
-    %(now)s::timestamptz
-FROM unnest(%(ids)s::uuid[], %(triggers)s::uuid[], %(executions)s::uuid[], %(groups)s::uuid[], %(states)s::text[],
-    %(reasons)s::text[]) AS new (id, trigger_id, execution_id, group_id, state, reason)
-"""
-# One line of the delivery log that says what each trigger made of the event.
-_INSERT_DELIVERY = """
-INSERT INTO triggers_delivery (id, endpoint_id, event_id, outcome, status, reason, delivery_id, sender, size, verdicts,
-    duration_ms, received_at)
-VALUES (%(id)s::uuid, %(endpoint)s::uuid, %(event)s::uuid, %(outcome)s::text, %(status)s::int, '',
-    %(delivery_id)s::text, %(sender)s::text, %(size)s::int, %(verdicts)s::jsonb,
-    greatest(0, extract(epoch FROM clock_timestamp() - %(now)s::timestamptz) * 1000), %(now)s::timestamptz)
-"""
-_INSERT_BOTH = f"WITH activations AS ({_INSERT_ACTIVATIONS}) {_INSERT_DELIVERY}"
 
 
 def ingest(
@@ -118,42 +50,134 @@ def ingest(
         only: let these triggers have it alone (replay).
         wanted_only: store nothing when no trigger wants it; the answer is then None.
     """
+    within = engine.transaction(using=using) if connections[using].in_atomic_block else nullcontext()
+    with within:
+        intake = _intake(arrival, sender, endpoint, only, now or engine.now(using=using), using)
+        if not wanted_only and not intake.window:
+            receipt = _at_once(intake)
+            if receipt is not None:
+                return receipt
+        return _step_by_step(intake, wanted_only=wanted_only)
+
+
+@dataclass(frozen=True, slots=True)
+class _Intake:
+    """An event, and what is asked of it. `params` are its columns; `window`: seconds after which its key is free."""
+
+    arrival: Arrival
+    sender: Sender
+    endpoint_id: UUID | None
+    window: int | None
+    only: frozenset[UUID] | None
+    now: datetime
+    using: str
+    event_id: UUID
+    document: dict[str, Any]
+    params: dict[str, Any]
+
+    def matched(self, snapshot: Snapshot) -> list[Rule]:
+        found = snapshot.index.match(self.document, self.endpoint_id)
+        return found if self.only is None else [rule for rule in found if rule.id in self.only]
+
+    def due(self, found: Sequence[Rule]) -> list[Rule]:
+        return [rule for rule in found if rule.value.why_not_due(self.now) is None]
+
+    def decide(self, due: Sequence[Rule]) -> activation.Decided:
+        return activation.decide(
+            due, arrival=self.arrival, document=self.document, sender=self.sender, now=self.now, using=self.using
+        )
+
+    def noted(self, snapshot: Snapshot, found: Sequence[Rule], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        verdicts = verdicts_of(snapshot, self.document, self.endpoint_id, found, outcomes, self.now)
+        return event_rows.delivery(self.event_id, self.params, self.sender, verdicts=verdicts)
+
+    def receipt(self, outcomes: Sequence[Outcome]) -> Receipt:
+        return Receipt(self.event_id, [(outcome.id, outcome.execution_id) for outcome in outcomes])
+
+
+def _intake(
+    arrival: Arrival,
+    sender: Sender,
+    endpoint: Endpoint | None,
+    only: frozenset[UUID] | None,
+    now: datetime,
+    using: str,
+) -> _Intake:
+    event_id = uuid7()
+    slug = "" if endpoint is None else endpoint.slug
+    endpoint_id = None if endpoint is None else endpoint.id
+    return _Intake(
+        arrival,
+        sender,
+        endpoint_id,
+        None if endpoint is None or arrival.dedup_key is None else endpoint.dedup_window,
+        only,
+        now,
+        using,
+        event_id,
+        arrival.document(id=event_id, endpoint=slug, received_at=now),
+        event_rows.columns(arrival, event_id, endpoint_id, sender, now),
+    )
+
+
+def _at_once(intake: _Intake) -> Receipt | None:
+    """All of it in one statement: matched with what is in memory, stored if that is still what is in force.
+
+    None, and nothing is stored, if a trigger counts or waits, an execution needs more than rows, or the catalog has
+    changed.
+    """
+    using = intake.using
+    snapshot = catalog.current(using=using)
+    found = intake.matched(snapshot)
+    due = intake.due(found)
+    if not all(rule.value.is_plain for rule in due):
+        return None
+    decided = intake.decide(due)
+    starts = creation.plain(decided.starts, now=intake.now)
+    if starts is None:
+        return None
+    params = intake.params | starts.params | event_rows.activations(intake.event_id, decided.outcomes, intake.now)
+    params |= intake.noted(snapshot, found, decided.outcomes)
+    rows = engine.fetch_all(event_rows.INSERT_ALL, params | {"version": snapshot.version}, using=using)
+    if rows[0].id is not None:
+        starts.created([row[2:] for row in rows if row.dispatched], using=using)
+        return intake.receipt(decided.outcomes)
+    if rows[0].version != snapshot.version:
+        return None
+    return event_rows.repeat(intake.params, intake.sender, using=using)
+
+
+def _step_by_step(intake: _Intake, *, wanted_only: bool) -> Receipt | None:
+    """The event first, then what its triggers count, start or let wait, in one transaction."""
+    using = intake.using
     with engine.transaction(using=using):
-        instant = now or engine.now(using=using)
-        event_id = uuid7()
-        slug = "" if endpoint is None else endpoint.slug
-        endpoint_id = None if endpoint is None else endpoint.id
-        document = arrival.document(id=event_id, endpoint=slug, received_at=instant)
         if wanted_only:
             snapshot = catalog.current(using=using, max_age=0)
-            if not snapshot.index.match(document, endpoint_id):
+            if not snapshot.index.match(intake.document, intake.endpoint_id):
                 return None
-        params = _columns(arrival, event_id, endpoint_id, sender, instant)
-        if endpoint is not None and endpoint.dedup_window is not None and arrival.dedup_key is not None:
-            engine.fetch_all(_GIVE_KEY_BACK, params | {"window": endpoint.dedup_window}, using=using)
-        row = engine.fetch_one(_INSERT_EVENT, params, using=using)
+        if intake.window:
+            engine.fetch_all(event_rows.GIVE_KEY_BACK, intake.params | {"window": intake.window}, using=using)
+        row = engine.fetch_one(event_rows.INSERT_EVENT, intake.params, using=using)
         if row is None:
-            receipt = _earlier(params, using)
-            engine.fetch_all(_INSERT_DELIVERY, _delivery(receipt.event_id, params, sender, duplicate=True), using=using)
+            receipt = event_rows.repeat(intake.params, intake.sender, using=using)
+            assert receipt is not None, "the event that the insert ran into has been committed"
             return receipt
         snapshot = catalog.at_version(row.version, using=using)
-        found = snapshot.index.match(document, endpoint_id)
-        if only is not None:
-            found = [rule for rule in found if rule.id in only]
-        due = [rule for rule in found if rule.value.why_not_due(instant) is None]
-        decided = activation.decide(
-            due, event_id=event_id, arrival=arrival, document=document, sender=sender, now=instant, using=using
-        )
+        found = intake.matched(snapshot)
+        decided = intake.decide(intake.due(found))
         outcomes = decided.outcomes
-        creation.start_many(decided.starts, now=instant, using=using)
-        made = _activations(event_id, outcomes, instant)
+        creation.start_many(decided.starts, now=intake.now, using=using)
+        made = event_rows.activations(intake.event_id, outcomes, intake.now)
         if decided.full:  # batches that this event completes: what becomes of it is known only when they are started
-            engine.fetch_all(_INSERT_ACTIVATIONS, made, using=using)
-            activation.start_full(decided, now=instant, using=using)
-        verdicts = verdicts_of(snapshot, document, endpoint_id, found, outcomes, instant)
-        noted = _delivery(event_id, params, sender, verdicts=verdicts)
-        engine.fetch_all(_INSERT_DELIVERY if decided.full else _INSERT_BOTH, made | noted, using=using)
-    return Receipt(event_id, [(outcome.id, outcome.execution_id) for outcome in outcomes])
+            engine.fetch_all(event_rows.INSERT_ACTIVATIONS, made, using=using)
+            activation.start_full(decided, now=intake.now, using=using)
+        params = made | intake.noted(snapshot, found, outcomes)
+        engine.fetch_all(
+            event_rows.INSERT_DELIVERY if decided.full else event_rows.INSERT_BOTH,
+            params | {"event": intake.event_id, "now": intake.now},
+            using=using,
+        )
+    return intake.receipt(outcomes)
 
 
 def publish_event(
@@ -269,72 +293,4 @@ def _miss(rule: Rule, reason: str) -> dict[str, Any]:
         "name": rule.value.name,
         "matched": False,
         "reason": storable(reason)[:MAX_TEXT],
-    }
-
-
-def _earlier(params: Mapping[str, Any], using: str) -> Receipt:
-    rows = engine.fetch_all(_EARLIER, params, using=using)
-    assert rows, "the event that the insert ran into has been committed"
-    found = [(row.activation_id, row.execution_id) for row in rows if row.activation_id is not None]
-    return Receipt(rows[0].event_id, found, duplicate=True)
-
-
-def _columns(
-    arrival: Arrival, event_id: UUID, endpoint_id: UUID | None, sender: Sender, now: datetime
-) -> dict[str, Any]:
-    return {
-        "id": event_id,
-        "endpoint": endpoint_id,
-        "type": arrival.type,
-        "source": arrival.source,
-        "subject": arrival.subject,
-        "time": arrival.time or now,
-        "data": None if arrival.data is None else engine.dump_json(arrival.data),
-        "extensions": engine.dump_json(dict(arrival.extensions)),
-        "content_type": arrival.content_type,
-        "raw": arrival.raw,
-        "headers": engine.dump_json(dict(arrival.headers)),
-        "delivery_id": arrival.delivery_id,
-        "dedup_key": arrival.dedup_key,
-        "replay_of": arrival.replay_of,
-        "producer": sender.name[:200],
-        "cause": arrival.cause,
-        "depth": arrival.depth,
-        "now": now,
-    }
-
-
-def _activations(event_id: UUID, outcomes: Sequence[Outcome], now: datetime) -> dict[str, Any]:
-    return {
-        "event": event_id,
-        "now": now,
-        "ids": engine.array([one.id for one in outcomes]),
-        "triggers": engine.array([one.trigger_id for one in outcomes]),
-        "executions": engine.array([one.execution_id for one in outcomes]),
-        "groups": engine.array([one.group_id for one in outcomes]),
-        "states": engine.array([one.state.value for one in outcomes]),
-        "reasons": engine.array([one.reason for one in outcomes]),
-    }
-
-
-def _delivery(
-    event_id: UUID,
-    event: Mapping[str, Any],
-    sender: Sender,
-    *,
-    verdicts: Sequence[Mapping[str, Any]] = (),
-    duplicate: bool = False,
-) -> dict[str, Any]:
-    outcome = DeliveryOutcome.DUPLICATE if duplicate else DeliveryOutcome.ACCEPTED
-    return {
-        "id": uuid7(),
-        "endpoint": event["endpoint"],
-        "event": event_id,
-        "outcome": outcome.value,
-        "status": 200 if duplicate else 202,
-        "delivery_id": event["delivery_id"],
-        "sender": sender.name[:200],
-        "size": len(event["raw"]),
-        "verdicts": engine.dump_json(list(verdicts)),
-        "now": event["now"],
     }

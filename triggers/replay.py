@@ -15,7 +15,7 @@ from triggers import catalog, ingest
 from triggers.activation import arrival_of
 from triggers.arrivals import Arrival, Sender
 from triggers.catalog import Endpoint
-from triggers.ingest import Receipt
+from triggers.event_rows import Receipt
 from triggers.models import Event, Trigger
 
 MAX_RANGE: Final = 1_000

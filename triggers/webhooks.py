@@ -6,7 +6,6 @@ known who sent it, and no answer is 2xx before what it stands for is committed.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,18 +14,20 @@ from typing import Any, Final
 
 from django.db import DatabaseError, InterfaceError
 
+from execution import engine
 from scheduling_project.common import rate_limits
 from scheduling_project.common.errors import DomainError
 from scheduling_project.common.problems import RETRY_AFTER_SECONDS, problem
-from scheduling_project.common.rate_limits import Rate
+from scheduling_project.common.rate_limits import Answer, Rate
 from triggers import addresses, catalog, delivery_log, ingest, payloads, signatures
 from triggers.arrivals import Arrival, Sender
-from triggers.auth import keys
+from triggers.auth import failures, keys
 from triggers.catalog import Endpoint, Key
+from triggers.event_rows import Receipt
 from triggers.states import DeliveryOutcome, EndpointState, ResponseMode
 
 PAUSED_RETRY_SECONDS: Final = 60
-FAILED_AUTHENTICATION: Final = Rate(count=30, period=60, burst=30)
+TOO_MANY_FAILURES: Final = "too many failed authentications"
 DATABASE_AWAY: Final = (DatabaseError, InterfaceError)
 
 
@@ -66,15 +67,16 @@ def receive(delivery: Delivery) -> Reply:
     """Take a delivery. Every way it can end is a reply; only a bug is an exception."""
     endpoint: Endpoint | None = None
     body = b""
+    using = engine.alias()
     try:
-        endpoint = catalog.current().endpoints.get(delivery.token)
+        endpoint = catalog.current(using=using).endpoints.get(delivery.token)
         if endpoint is None:
             return _problem(404, "not_found", "There is nothing at this address.")
         _admit(endpoint, delivery)
         if delivery.method == "OPTIONS":
             raise Refused(_handshake(endpoint, delivery), DeliveryOutcome.HANDSHAKE, "asked whether it may deliver")
         body = _read(endpoint, delivery)
-        now = catalog.moment()
+        now = catalog.moment(using=using)
         sender, delivery_id = _authenticate(endpoint, delivery, body, now)
         _limit(endpoint, sender)
         arrivals = _parse(endpoint, delivery, body, delivery_id)
@@ -84,7 +86,7 @@ def receive(delivery: Delivery) -> Reply:
         receipts = [
             receipt
             for arrival in arrivals
-            if (receipt := ingest.ingest(arrival, sender=sender, endpoint=endpoint, now=now)) is not None
+            if (receipt := ingest.ingest(arrival, sender=sender, endpoint=endpoint, now=now, using=using)) is not None
         ]
         return _accepted(endpoint, receipts, is_batch=_is_batch(delivery))
     except Refused as refusal:
@@ -138,7 +140,7 @@ def _read(endpoint: Endpoint, delivery: Delivery) -> bytes:
 def _authenticate(endpoint: Endpoint, delivery: Delivery, body: bytes, now: datetime) -> tuple[Sender, str | None]:
     """Who it is from, and the delivery id if the signature covers it."""
     limiter = f"auth:{endpoint.id}:{delivery.address}"
-    _take(endpoint, limiter, FAILED_AUTHENTICATION, units=0, what="too many failed authentications")
+    _hold(endpoint, lambda: failures.look(limiter, may_remember=endpoint.fails_open), TOO_MANY_FAILURES)
     verdict = signatures.verify(
         endpoint.scheme,
         headers=delivery.headers,
@@ -149,8 +151,7 @@ def _authenticate(endpoint: Endpoint, delivery: Delivery, body: bytes, now: date
     )
     key = _key(endpoint, delivery, now) if endpoint.require_api_key and verdict.ok else None
     if not verdict.ok or (endpoint.require_api_key and key is None):
-        with contextlib.suppress(rate_limits.RedisAway):  # looked at above: this endpoint fails open
-            rate_limits.take(limiter, FAILED_AUTHENTICATION)
+        _hold(endpoint, lambda: failures.count(limiter), TOO_MANY_FAILURES)
         reason = verdict.reason.value if not verdict.ok else "no valid API key"
         reply = _problem(401, "not_authenticated", "The delivery could not be authenticated.")
         raise Refused(reply, DeliveryOutcome.UNAUTHENTICATED, reason)
@@ -172,10 +173,11 @@ def _key(endpoint: Endpoint, delivery: Delivery, now: datetime) -> Key | None:
     if not text:
         kind, _, rest = delivery.headers.get("authorization", "").partition(" ")
         text = rest.strip() if kind.lower() in {"bearer", "api-key"} else ""
-    key = keys.recognise(text, now=now, address=delivery.address)
-    if key is None or not keys.has_active_user(key):
+    using = engine.alias()
+    key = keys.recognise(text, now=now, address=delivery.address, using=using)
+    if key is None or not keys.has_active_user(key, using=using):
         return None
-    keys.touch(key, now=now)
+    keys.touch(key, now=now, using=using)
     return key
 
 
@@ -184,15 +186,16 @@ def _limit(endpoint: Endpoint, sender: Sender) -> None:
         per_minute = endpoint.caller_rate_per_minute
         rate = Rate(per_minute, 60, max(1, per_minute // 10))
         caller = sender.key_prefix or sender.name
-        _take(endpoint, f"hook:{endpoint.id}:{caller}", rate, units=1, what="the caller's rate is used up")
+        _hold(endpoint, lambda: rate_limits.take(f"hook:{endpoint.id}:{caller}", rate), "the caller's rate is used up")
     if endpoint.rate_per_minute is not None:
-        rate = Rate(endpoint.rate_per_minute, 60, endpoint.burst)
-        _take(endpoint, f"hook:{endpoint.id}", rate, units=1, what="the endpoint's rate is used up")
+        whole = Rate(endpoint.rate_per_minute, 60, endpoint.burst)
+        _hold(endpoint, lambda: rate_limits.take(f"hook:{endpoint.id}", whole), "the endpoint's rate is used up")
 
 
-def _take(endpoint: Endpoint, name: str, rate: Rate, *, units: int, what: str) -> None:
+def _hold(endpoint: Endpoint, ask: Callable[[], Answer], what: str) -> None:
+    """Let it pass if the limiter that is asked allows it."""
     try:
-        answer = rate_limits.take(name, rate, units=units)
+        answer = ask()
     except rate_limits.RedisAway:
         if endpoint.fails_open:
             return
@@ -234,7 +237,7 @@ def _is_batch(delivery: Delivery) -> bool:
     return delivery.headers.get("content-type", "").lower().startswith("application/cloudevents-batch")
 
 
-def _accepted(endpoint: Endpoint, receipts: list[ingest.Receipt], *, is_batch: bool) -> Reply:
+def _accepted(endpoint: Endpoint, receipts: list[Receipt], *, is_batch: bool) -> Reply:
     status = 202 if not receipts or any(not receipt.duplicate for receipt in receipts) else 200
     if endpoint.response_mode == ResponseMode.EMPTY:
         return Reply(status)
@@ -262,7 +265,7 @@ def _note(endpoint: Endpoint, refusal: Refused, delivery: Delivery, size: int) -
             status=refusal.reply.status,
             reason=refusal.reason,
             sender=delivery.address,
-            now=catalog.moment(),
+            now=catalog.moment(using=engine.alias()),
             size=size or max(0, delivery.length),
         )
     except DATABASE_AWAY:

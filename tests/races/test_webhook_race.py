@@ -18,6 +18,7 @@ from scheduling_project.common.rate_limits import Rate
 from tests.factories import make_workflow
 from tests.triggers.conftest import deliver, make_endpoint
 from triggers import activation, catalog, delivery_log, ingest, lifecycle
+from triggers.auth import failures
 from triggers.models import Activation, Event, PendingGroup, Trigger
 
 pytestmark = [pytest.mark.django_db(transaction=True, databases=["default", "engine"]), pytest.mark.race]
@@ -28,6 +29,7 @@ def fresh(settings: Any) -> Iterator[None]:
     settings.WORKFLOW_ENGINE_DATABASE = "engine"
     catalog.expire_now()
     delivery_log.forget()
+    failures.forget()
     rate_limits.reset()
     yield
     connections["engine"].close()
@@ -88,6 +90,13 @@ def test_a_rate_is_exact_at_32_threads() -> None:
     assert not rate_limits.take(name, rate, units=0).allowed
     rate_limits.forget(name)
     assert rate_limits.take(name, rate, units=0).allowed
+
+
+def test_failed_authentications_are_limited_exactly_at_32_threads() -> None:
+    endpoint = make_endpoint()
+    deliver(endpoint)  # nothing is on the account, and that is remembered
+    answers = together(32, lambda _: [deliver(endpoint, sign=False).status_code for _ in range(2)])
+    assert Counter(status for statuses in answers for status in statuses) == {401: 30, 429: 34}
 
 
 def test_a_throttle_and_a_maximum_are_exact_at_32_threads() -> None:

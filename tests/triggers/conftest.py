@@ -12,6 +12,7 @@ from django.test import Client
 
 from scheduling_project.common import rate_limits
 from triggers import catalog, delivery_log, endpoints, signatures
+from triggers.auth import failures
 from triggers.models import WebhookEndpoint
 
 
@@ -20,6 +21,7 @@ def fresh_memory() -> Iterator[None]:
     """Forget what the process keeps: a rolled-back test must not be remembered by the next."""
     catalog.expire_now()
     delivery_log.forget()
+    failures.forget()
     rate_limits.reset()
     yield
     catalog.expire_now()

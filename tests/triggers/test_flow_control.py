@@ -12,6 +12,7 @@ from scheduling_project.common import clock
 from tests.factories import make_workflow
 from triggers import activation, ingest, lifecycle, maintenance
 from triggers.arrivals import Sender
+from triggers.event_rows import Receipt
 from triggers.models import Activation, Delivery, EndpointSecret, Event, PendingGroup, Throttle, Trigger
 from triggers.states import ActivationState
 
@@ -24,7 +25,7 @@ def make_trigger(**values: Any) -> Trigger:
     return lifecycle.create("t", workflow=make_workflow(), event_types=["a"], actor="tests", **values)
 
 
-def publish(data: Any = None, *, after: float = 0) -> ingest.Receipt:
+def publish(data: Any = None, *, after: float = 0) -> Receipt:
     receipt = ingest.ingest(
         ingest.internal("a", data, source="/tests"), sender=Sender("tests"), now=START + timedelta(seconds=after)
     )
