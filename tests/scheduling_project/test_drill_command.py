@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections import Counter
 from datetime import timedelta
 from io import StringIO
@@ -11,11 +13,16 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from execution import dispatch
+from execution.broker import key_of
+from execution.queue import Hint
 from execution.states import ExecutionState
 from schedules.models import ScheduleFire
-from scheduling_project.drills import faults, servers, stock
+from scheduling_project.common.ids import uuid7
+from scheduling_project.drills import faults, message_faults, servers, stock
 from scheduling_project.drills.drills import DRILLS
 from scheduling_project.drills.environment import CONTROL
 from scheduling_project.drills.sabotage import SABOTAGES
@@ -33,6 +40,17 @@ def test_the_command_offers_every_drill() -> None:
     assert set(drill.STOCK) == set(stock.STOCK)
     for name in (*drill.PLAIN, *drill.FAULTS, *drill.STOCK, *SABOTAGES):
         assert name in out.getvalue()
+
+
+def test_each_waiting_message_is_doubled_once_beside_the_first() -> None:
+    broker = redis.Redis.from_url(settings.REDIS_URL)
+    broker.flushdb()
+    hints = [Hint(uuid7(), "a.b", "default", 6, None, 0) for _ in range(3)]
+    dispatch.publish(hints)
+    assert message_faults.double_until(time.monotonic() + 3 * message_faults.PAUSE) == 3
+    tags = [json.loads(text)["headers"]["id"] for text in broker.lrange(key_of("default", 6), 0, -1)]  # type: ignore[union-attr]
+    assert tags == [f"{hint.id}-1" for hint in reversed(hints) for _ in range(2)]
+    broker.flushdb()
 
 
 def test_an_unknown_drill_is_refused() -> None:
@@ -62,7 +80,8 @@ def test_a_random_sequence_is_the_same_for_the_same_seed() -> None:
 
 def test_servers_die_and_come_back_on_their_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o711)
-    with servers.Keeper(tmp_path) as env:
+    keeper = servers.Keeper(tmp_path)
+    with keeper as env:
         monkeypatch.setenv(CONTROL, env[CONTROL])
         orders = servers.Orders()
         broker = redis.Redis.from_url(env["REDIS_URL"])
@@ -78,6 +97,16 @@ def test_servers_die_and_come_back_on_their_ports(tmp_path: Path, monkeypatch: p
         assert broker.get("kept") is None  # a killed Redis comes back empty
         with psycopg.connect(env["DATABASE_URL"]) as connection:
             assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
+        broker.set("kept", 1)
+        orders.stop("redis")
+        copies = [keeper.fresh(name)["DATABASE_URL"] for name in ("one", "two")]
+        assert broker.get("kept") is None
+        keeper.execute("one", ("DELETE FROM kept", "ALTER SYSTEM SET wal_writer_delay = '2s'"))
+        found = []
+        for url in copies:
+            with psycopg.connect(url) as connection:
+                found.append(connection.execute("SELECT count(*) FROM kept").fetchone())
+        assert found == [(0,), (1,)]  # a drill sees nothing of another's
 
 
 @pytest.mark.django_db
