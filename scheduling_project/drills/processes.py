@@ -138,9 +138,9 @@ class Processes:
             service.process.stop()
         self.services.clear()
 
-    def celery(self, name: str, command: list[str]) -> Service:
+    def celery(self, name: str, command: list[str], **env: str) -> Service:
         """Start a process of `celery` with this command line."""
-        return self._spawn(name, [sys.executable, "-m", "celery", *command], {})
+        return self._spawn(name, [sys.executable, "-m", "celery", *command], env)
 
     def _start(self, name: str, command: list[str], env: Mapping[str, str]) -> Service:
         return self._spawn(name, [sys.executable, "-m", "celery", "-A", "scheduling_project", *command], env)
