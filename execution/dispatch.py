@@ -28,6 +28,7 @@ from execution.broker import BrokerAway
 from execution.priority import LEVELS
 from execution.queue import Hint
 from scheduling_project.common.logs import get_logger
+from scheduling_project.common.outages import OutageLog
 
 log = get_logger(__name__)
 
@@ -38,6 +39,7 @@ EPOCH_KEY = "workflow:broker-epoch"
 _ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 _PAUSE_AFTER_FAILURE = 1.0  # seconds in which a process does not try again a broker that has just failed
 _away_until = 0.0
+_publishing, _sweeping = OutageLog("dispatch.broker"), OutageLog("sweep.broker")
 
 # What stands in a template's places; random, so that no label or queue can contain it.
 _NOBODY, _NO_TAG = uuid4(), uuid4().hex
@@ -61,10 +63,11 @@ def publish(hints: Sequence[Hint]) -> int:
     if time.monotonic() >= _away_until:
         try:
             _push(hints)
+            _publishing.succeeded()
             return len(hints)
         except BrokerAway as error:
             _away_until = time.monotonic() + _PAUSE_AFTER_FAILURE
-            log.warning("dispatch.broker_away", error=str(error), hints=len(hints))
+            _publishing.failed(error, hints=len(hints))
     handoff.unmark([hint.id for hint in hints])
     return 0
 
@@ -224,8 +227,9 @@ def sweep(*, now: datetime | None = None, queues: Iterable[str] | None = None) -
     try:
         reset = check_epoch()
     except BrokerAway as error:
-        log.warning("sweep.broker_away", error=str(error))
+        _sweeping.failed(error)
         return Sweep(broker_away=True)
+    _sweeping.succeeded()
     due = fill(now=now, queues=lanes)
     stale = handoff.mark_stale(
         queues=lanes,

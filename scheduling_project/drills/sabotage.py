@@ -66,14 +66,14 @@ def _no_second_dispatch() -> None:
 
 def _no_idempotent_intake() -> None:
     """The unique key of an endpoint's deliveries: a repeat is stored as another event."""
-    from triggers import ingest
+    from triggers import event_rows
 
-    plain = ingest._columns
+    plain = event_rows.columns
 
-    def columns(*arguments: Any) -> dict[str, Any]:
-        return plain(*arguments) | {"dedup_key": None}
+    def columns(*arguments: Any, **options: Any) -> dict[str, Any]:
+        return plain(*arguments, **options) | {"dedup_key": None}
 
-    ingest._columns = columns  # type: ignore[assignment]
+    event_rows.columns = columns
 
 
 def _ack_before_commit() -> None:

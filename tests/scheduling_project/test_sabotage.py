@@ -27,7 +27,7 @@ from scheduling_project.drills.sabotage import SABOTAGES
 from scheduling_project.drills.verdict import Verdict, judge, judge_failures, judge_ledger
 from tests.execution import flow
 from tests.schedules.builders import MINUTELY, at, schedule
-from triggers import ingest
+from triggers import event_rows, ingest
 from triggers.arrivals import Sender
 from triggers.ingest import internal
 from triggers.models import Event
@@ -37,7 +37,7 @@ PATCHED = {
     due: ("collect",),
     dispatch: ("check_epoch",),
     handoff: ("mark_stale",),
-    ingest: ("_columns",),
+    event_rows: ("columns",),
     queue: ("HELD", "heartbeat", "CLAIM", "CLAIM_WITH_POOL", "parts_of", "finish"),
 }
 
