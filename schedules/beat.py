@@ -1,7 +1,8 @@
 """`WorkflowScheduler`: django-celery-beat's `DatabaseScheduler`, to which workflow schedules are no periodic rows.
 
 - Ordinary PeriodicTasks, our housekeeping among them, are sent as ever, from the same heap. Beside other beats
-  each run is claimed in Postgres first, so that it is sent once.
+  each run is claimed in Postgres first, so that it is sent once. What is named in ``HOUSEKEEPING_ON_DEMAND`` is sent
+  only while something waits for it: an idle system sends nothing.
 - Workflow schedules fire from a thread of their own (`firing_loop`), exactly at the earliest wake-up: neither Redis
   being away nor a slow send holds them up. Their mirror rows stay out of the heap, so that memory does not grow.
 """
@@ -9,15 +10,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from celery.beat import Scheduler
 from celery.signals import beat_init
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, close_old_connections, transaction
 from django.db.models import QuerySet
+from django.utils.module_loading import import_string
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
+from execution import engine
 from execution.notifications.courier import Courier
 from schedules.firing_loop import FiringLoop
 from schedules.periodic_tasks import FIRE, SAFETY_NETS
@@ -28,6 +34,10 @@ log = get_logger(__name__)
 
 #: Seconds between looks at whether an ordinary PeriodicTask was changed.
 CHANGE_SECONDS = 1.0
+#: Seconds between looks at whether anything waits for a task on demand.
+DEMAND_SECONDS = 1.0
+#: When an ordinary PeriodicTask was last changed, by anybody.
+CHANGED_SQL = "SELECT last_update FROM django_celery_beat_periodictasks ORDER BY ident LIMIT 1"
 #: Seconds before the next try while Postgres is away.
 AWAY_SECONDS = 1.0
 
@@ -43,6 +53,9 @@ class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.firing: FiringLoop | None = None
+        self.on_demand: dict[str, Callable[[str], bool]] = {
+            name: import_string(path) for name, path in settings.HOUSEKEEPING_ON_DEMAND.items()
+        }
         self.courier: Courier | None = None
         self._unready = False
         self._away = False
@@ -109,8 +122,11 @@ class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]
         if now - self._looked_at < CHANGE_SECONDS:
             return False
         self._looked_at = now
-        changed: bool = super().schedule_changed()
-        return changed
+        row = engine.fetch_one(CHANGED_SQL, {}, using="default")
+        last: datetime | None = getattr(self, "_last_timestamp", None)
+        latest: datetime | None = None if row is None else row.last_update
+        self._last_timestamp = latest
+        return last is not None and latest is not None and latest > last
 
     def is_due(self, entry: ModelEntry) -> tuple[bool, float]:
         """Whether an entry is due, and if so, nobody else's: the row is marked as run before the message is sent.
@@ -121,6 +137,8 @@ class WorkflowScheduler(DatabaseScheduler):  # type: ignore[misc]
         due, wait = Scheduler.is_due(self, entry)
         if not due:
             return due, wait
+        if (is_wanted := self.on_demand.get(entry.task)) is not None and not is_wanted("default"):
+            return False, DEMAND_SECONDS
         with transaction.atomic():
             row = PeriodicTask.objects.select_for_update().filter(pk=entry.model.pk, enabled=True).first()
             if row is None:

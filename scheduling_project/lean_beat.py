@@ -11,8 +11,9 @@ import os
 import sys
 from typing import Any
 
-#: What others load if it can be had and do well without: prettier tracebacks and coloured listings.
-DISPENSABLE = ("pygments", "rich")
+#: What others load if it can be had and do well without: prettier tracebacks, coloured listings, a message format and
+#: a kind of threads that a beat does not use.
+DISPENSABLE = ("pygments", "rich", "colorama", "greenlet", "yaml")
 
 
 def main() -> None:

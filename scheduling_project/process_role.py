@@ -96,5 +96,10 @@ def _is_celery(program: str) -> bool:
     return path.name == "celery" or path.parts[-2:] == ("celery", "__main__.py")
 
 
+def is_lean(argv: Sequence[str]) -> bool:
+    """Whether the command line is that of `LEAN_BEAT` itself."""
+    return bool(argv) and _is_lean(argv[0])
+
+
 def _is_lean(program: str) -> bool:
     return PurePath(program).parts[-2:] == ("scheduling_project", "lean_beat.py")

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dj_database_url
 from kombu import Queue
 
 import schedules.timing.zones  # noqa: F401 - the pinned tzdata becomes the only source of zones before anybody lists them
 from scheduling_project.common.logs import logging_config
-from scheduling_project.environment import PROJECT_ROOT, Environment
-from scheduling_project.process_role import is_beat
+from scheduling_project.process_role import is_beat, is_lean
 from scheduling_project.unfold import UNFOLD as UNFOLD
 
-env = Environment.read()
+if TYPE_CHECKING or not is_lean(sys.argv):
+    from scheduling_project.environment import Environment
 
-BASE_DIR = PROJECT_ROOT
+    env = Environment.read()
+else:
+    from scheduling_project import lean_environment
+
+    env = lean_environment.read()
+
+BASE_DIR = Path(__file__).resolve().parent.parent
 DEBUG = env.DEBUG
 SECRET_KEY = env.SECRET_KEY
 ALLOWED_HOSTS = env.ALLOWED_HOSTS
@@ -319,6 +326,8 @@ WORKFLOW_MAX_EVENT_DEPTH = env.WORKFLOW_MAX_EVENT_DEPTH
 WORKFLOW_EVENTS_KEPT_DAYS = env.WORKFLOW_EVENTS_KEPT_DAYS
 # PeriodicTasks that every installation has, besides those of `schedules.periodic_tasks`: name and seconds between runs
 HOUSEKEEPING_TASKS: dict[str, int] = {"triggers.flush": 1, "triggers.prune": 3600, "execution.prune": 3600}
+# Those of them that a beat sends only while something waits for them: a function that says so, given a database alias.
+HOUSEKEEPING_ON_DEMAND: dict[str, str] = {"triggers.flush": "triggers.waiting.is_anything_waiting"}
 SCHEDULE_PERIODIC_TASK_MIRROR = env.SCHEDULE_PERIODIC_TASK_MIRROR
 SCHEDULE_CATCH_UP_WINDOW_SECONDS = env.SCHEDULE_CATCH_UP_WINDOW_SECONDS
 SCHEDULE_CATCH_UP_LIMIT = env.SCHEDULE_CATCH_UP_LIMIT

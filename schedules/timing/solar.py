@@ -10,12 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
-import ephem as _untyped_ephem
-
 from schedules.timing.spec_reading import LAST_INSTANT
 from schedules.timing.timetables import DAY, Timetable
-
-ephem: Final[Any] = _untyped_ephem  # its stubs know only a part of it
 
 _RISING, _NOON, _SETTING = "next_rising", "next_transit", "next_setting"
 _EVENTS: Final = {
@@ -68,6 +64,9 @@ class Solar(Timetable):
 @lru_cache(maxsize=65_536)
 def _event(event: str, latitude: float, longitude: float, start: int) -> int | None:
     """The event in the 24 hours from `start` (epoch seconds), to the nearest second, or None."""
+    import ephem as untyped_ephem  # only who has such a schedule needs it
+
+    ephem: Any = untyped_ephem  # its stubs know only a part of it
     method, horizon, use_center = _EVENTS[event]
     observer = ephem.Observer()
     observer.lat, observer.lon = str(latitude), str(longitude)

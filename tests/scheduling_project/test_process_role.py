@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,36 @@ def test_without_a_beat_s_command_line_the_lean_form_says_what_it_wants() -> Non
     )
     assert said.returncode == 1
     assert "-A scheduling_project beat" in said.stderr
+
+
+LEAN = """
+import sys
+sys.argv = ["/p/scheduling_project/lean_beat.py", "-A", "scheduling_project", "beat"]
+from django.conf import settings
+print(settings.WORKFLOW_LEASE_SECONDS, settings.DATA_DIR, settings.WORKFLOW_QUEUES, "pydantic" in sys.modules)
+"""
+
+
+def lean_settings(**variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "scheduling_project.settings", **variables}
+    return subprocess.run(
+        [sys.executable, "-c", LEAN],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_a_beat_has_its_environment_read_without_loading_what_checks_it() -> None:
+    said = lean_settings(WORKFLOW_LEASE_SECONDS="77", DATA_DIR="/somewhere/else", WORKFLOW_QUEUES="a,b")
+    assert (said.returncode, said.stdout) == (0, "77.0 /somewhere/else ['a', 'b'] False\n"), said.stderr
+
+
+def test_a_beat_with_an_unusable_environment_says_why_and_does_not_start() -> None:
+    said = lean_settings(WORKFLOW_LEASE_SECONDS="never")
+    assert said.returncode == 1
+    assert said.stdout == ""
+    assert "WORKFLOW_LEASE_SECONDS='never'" in said.stderr
