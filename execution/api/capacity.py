@@ -30,6 +30,7 @@ class PoolViewSet(ResourceViewSet):
 
     tagged = ("slots", "description")
     queryset = Pool.objects.all()
+    orderings = {"list": {"name": "name", "slots": "slots"}}
     serializer_class = PoolSerializer
     filter_backends = []
     lookup_url_kwarg = "id"
@@ -83,6 +84,7 @@ class ConcurrencyKeyViewSet(ResourceViewSet):
     """How many executions with one key run at once. Keys come and go with their users."""
 
     queryset = ConcurrencyKey.objects.all()
+    orderings = {"list": {"key": "key"}}
     serializer_class = ConcurrencyKeySerializer
     filter_backends = []
     lookup_url_kwarg = "id"

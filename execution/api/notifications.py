@@ -30,6 +30,7 @@ class NotificationRuleViewSet(ResourceViewSet):
     action_verbs = {"test": RUN, "rotate": MANAGE}
     tagged = REVISION
     queryset = NotificationRule.objects.all()
+    orderings = {"list": {"name": "name", "created_at": "id"}}
     serializer_class = NotificationRuleSerializer
     filter_backends = []
     lookup_url_kwarg = "id"

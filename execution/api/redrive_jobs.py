@@ -42,6 +42,7 @@ class RedriveJobViewSet(ResourceViewSet):
 
     tagged = ("state",)
     queryset = RedriveJob.objects.all()
+    orderings = {"items": {"position": "position"}}
     serializer_class = RedriveJobSerializer
     filterset_class = RedriveJobFilter
     subject = "execution.deadletter"

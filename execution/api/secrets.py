@@ -35,6 +35,7 @@ class SecretViewSet(ResourceViewSet):
     action_verbs = dict.fromkeys(("list", "retrieve", "update", "destroy"), MANAGE)
     tagged = ("updated_at",)
     queryset = Secret.objects.all()
+    orderings = {"list": {"name": "name", "updated_at": "updated_at"}}
     serializer_class = StepSecretSerializer
     lookup_field = "name"
     lookup_value_regex = "[^/]+"

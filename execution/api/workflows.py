@@ -47,6 +47,10 @@ class WorkflowViewSet(ResourceViewSet):
     action_verbs = {"start": RUN, "save_draft": CHANGE, "publish": CHANGE}
     tagged = REVISION
     queryset = Workflow.objects.select_related("published").defer("published__definition")
+    orderings = {
+        "list": {"name": "name", "created_at": "id", "updated_at": "updated_at"},
+        "versions": {"number": "number"},
+    }
     serializer_class = WorkflowSerializer
     filterset_class = WorkflowFilter
     lookup_url_kwarg = "id"

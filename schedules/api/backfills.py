@@ -65,6 +65,7 @@ class BackfillViewSet(ResourceViewSet):
 
     tagged = ("state",)
     queryset = Backfill.objects.select_related("schedule")
+    orderings = {"fires": {"scheduled_for": "scheduled_for"}}
     serializer_class = BackfillSerializer
     filterset_class = BackfillFilter
     lookup_url_kwarg = "id"

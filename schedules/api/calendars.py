@@ -41,6 +41,7 @@ class CalendarViewSet(ResourceViewSet):
     action_verbs = {"apply": CHANGE}
     tagged = REVISION
     queryset = Calendar.objects.all()
+    orderings = {"list": {"name": "name", "created_at": "id"}}
     serializer_class = CalendarSerializer
     filterset_class = CalendarFilter
     lookup_url_kwarg = "id"

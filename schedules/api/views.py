@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Value
+from django.db.models.functions import Coalesce
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -52,10 +55,12 @@ from schedules.timing.preview import Preview, preview
 from schedules.values import pinned
 from scheduling_project.common import clock
 from scheduling_project.common.errors import InvalidInput, NotFound
-from scheduling_project.common.pagination import NewestFirstPagination
+from scheduling_project.common.pagination import ORDERING, NewestFirstPagination
 from scheduling_project.common.permissions import ADD, CHANGE, RUN, VIEW
 from scheduling_project.common.preconditions import REVISION
 
+#: Later than whatever fires.
+NEVER = datetime.max.replace(tzinfo=UTC, microsecond=0) - timedelta(days=2)
 PAGE = {"type": "integer", "minimum": 1, "maximum": 500}
 
 #: Those that are the forecast's own; others filter the schedules.
@@ -98,6 +103,11 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, ChangesMixin):
     tagged = REVISION
     tagged_lists = frozenset({"switch"})
     queryset = Schedule.objects.select_related("workflow", "version")
+    orderings = {
+        "list": {"name": "name", "created_at": "id", "updated_at": "updated_at", "next_fire_at": "due"},
+        "versions": {"number": "number"},
+        "history": {},
+    }
     serializer_class = ScheduleSerializer
     filterset_class = ScheduleFilter
     lookup_url_kwarg = "id"
@@ -105,7 +115,11 @@ class ScheduleViewSet(BackfillActions, LedgerAuditActions, ChangesMixin):
     @extend_schema(responses=ScheduleSerializer(many=True))
     def list(self, request: Request) -> Response:
         """All schedules, the newest first."""
-        return self.page(self.filter_queryset(self.get_queryset()), ScheduleSerializer)
+        chosen = self.filter_queryset(self.get_queryset())
+        if ORDERING in request.query_params:
+            # Pages go on from a value, which must not be null: those that never fire come last.
+            chosen = chosen.annotate(due=Coalesce("next_fire_at", Value(NEVER)))
+        return self.page(chosen, ScheduleSerializer)
 
     @extend_schema(request=ScheduleSerializer, responses={201: SavedScheduleSerializer})
     @idempotent

@@ -61,6 +61,8 @@ class ResourceViewSet(Preconditions, GenericViewSet[Any]):
     """
 
     action_verbs: ClassVar[Mapping[str, str]] = {}
+    #: Per action that lists: the members that it can be ordered by, and the column of each (`common.pagination`).
+    orderings: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     subject: ClassVar[str] = ""
     serializer_class: Any = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.exceptions import ValidationError
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
     from rest_framework.views import APIView
 
 MAX_PAGE: Final = 500
+ORDERING: Final = "ordering"
+BY_AGE: Final[Mapping[str, str]] = {"created_at": "id"}
+
+
+def orderings_of(view: Any) -> Mapping[str, str]:
+    """By which members the present list can be ordered, and the column of each.
+
+    A viewset names them per action in `orderings`; a list that it says nothing of is ordered by age. Keys are made in
+    the order of time (UUIDv7, or counted), so its index gives both directions.
+    """
+    found: Mapping[str, str] = getattr(view, "orderings", {}).get(getattr(view, "action", None), BY_AGE)
+    return found
+
+
+def ordering_choices(view: Any) -> list[str]:
+    """The values of ``ordering`` that the present list takes."""
+    return [f"{sign}{name}" for name in orderings_of(view) for sign in ("", "-")]
 
 
 class WholeList(BasePagination):
@@ -56,8 +74,20 @@ class NewestFirstPagination(CursorPagination):
     page_size_query_description = f"How many at most, 1 to {MAX_PAGE}; 50 when left out."
 
     def get_ordering(self, request: Request, queryset: QuerySet[Any], view: APIView) -> tuple[str, ...]:
-        ordering = getattr(view, "cursor_ordering", self.ordering)
-        return (ordering,) if isinstance(ordering, str) else tuple(ordering)
+        """What the view says, or what the request asks for with ``ordering``; ties are broken by the key.
+
+        Raises:
+            InvalidInput: the list cannot be ordered so.
+        """
+        wanted = request.query_params.get(ORDERING)
+        if wanted is None:
+            ordering = getattr(view, "cursor_ordering", self.ordering)
+            return (ordering,) if isinstance(ordering, str) else tuple(ordering)
+        if wanted not in ordering_choices(view):
+            raise InvalidInput(fields={ORDERING: [f"must be one of {', '.join(ordering_choices(view))}"]})
+        sign, name = ("-", wanted[1:]) if wanted.startswith("-") else ("", wanted)
+        column = orderings_of(view)[name]
+        return (f"{sign}{column}",) if column in {"id", "pk"} else (f"{sign}{column}", f"{sign}pk")
 
     def get_page_size(self, request: Request) -> int:
         text = request.query_params.get("limit", request.query_params.get("page_size", str(self.page_size)))
@@ -83,4 +113,11 @@ class NewestFirstPagination(CursorPagination):
         for parameter in parameters:
             if parameter["name"] == self.page_size_query_param:
                 parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": self.page_size}
+        choices = ordering_choices(view)
+        if choices:
+            text = "By which member; with `-` the largest or latest first."
+            schema = {"type": "string", "enum": choices}
+            parameters.append(
+                {"name": ORDERING, "in": "query", "required": False, "description": text, "schema": schema}
+            )
         return parameters

@@ -43,6 +43,7 @@ class EventViewSet(ResourceViewSet):
 
     action_verbs = {"create": PUBLISH, "replay": PUBLISH, "replay_range": PUBLISH}
     queryset = Event.objects.all()
+    orderings = {"list": {"received_at": "id"}}
     serializer_class = EventSerializer
     filterset_class = EventFilter
     parser_classes = [StrictJSONParser, CloudEventParser]
@@ -124,6 +125,7 @@ class EventTypeViewSet(ResourceViewSet):
 
     tagged = ("updated_at",)
     queryset = EventType.objects.all()
+    orderings = {"list": {"name": "name", "created_at": "id", "updated_at": "updated_at"}}
     serializer_class = EventTypeSerializer
     lookup_field = "name"
     lookup_value_regex = "[^/]+"

@@ -41,6 +41,7 @@ class TriggerFilter(StrictFilterSet):
 
 class WebhookFilter(StrictFilterSet):
     slug = django_filters.CharFilter(max_length=100)
+    search = django_filters.CharFilter(field_name="slug", lookup_expr="icontains", max_length=200)
     state = _ChoicesFilter(choices=EndpointState.choices)
     scheme = django_filters.CharFilter(max_length=20)
     label = django_filters.CharFilter(method=by_label, max_length=300, label="key:value")

@@ -21,6 +21,7 @@ class ApiKeyViewSet(ResourceViewSet):
     action_verbs = dict.fromkeys(("list", "retrieve", "create", "destroy"), MANAGE)
     tagged = ("revoked_at", "expires_at")
     queryset = ApiKey.objects.all()
+    orderings = {"list": {"created_at": "id", "name": "name"}}
     serializer_class = ApiKeySerializer
     lookup_url_kwarg = "id"
     lookup_value_converter = "uuid"

@@ -48,6 +48,7 @@ class TriggerViewSet(ResourceViewSet):
     action_verbs = {"try_pattern": VIEW, "test": RUN}
     tagged = REVISION
     queryset = Trigger.objects.select_related("workflow", "endpoint")
+    orderings = {"list": {"name": "name", "created_at": "id", "updated_at": "updated_at"}}
     serializer_class = TriggerSerializer
     filterset_class = TriggerFilter
     lookup_url_kwarg = "id"

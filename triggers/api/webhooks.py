@@ -46,6 +46,10 @@ class WebhookViewSet(ResourceViewSet):
     action_verbs = {"test": RUN, "retire": CHANGE, "rotate": MANAGE, "end_secret": MANAGE}
     tagged = REVISION
     queryset = WebhookEndpoint.objects.prefetch_related("secrets")
+    orderings = {
+        "list": {"slug": "slug", "created_at": "id"},
+        "deliveries": {"received_at": "id"},
+    }
     serializer_class = WebhookSerializer
     filterset_class = WebhookFilter
     lookup_url_kwarg = "id"
