@@ -10,13 +10,15 @@ COVERAGE_MINIMUM ?= 95
 # Which drills to run, with options: make drills DRILLS="check-the-checker --short"
 DRILLS ?= all
 UV ?= uv
+# How long `make soak` goes on.
+MINUTES ?= 30
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run stop reset test check static lint types imports migrations audit docs containers bench drills lock clean
+.PHONY: help install install-dev run stop reset test check static lint types imports migrations audit docs containers bench bench-required soak drills lock clean
 
 help: ## Print this help
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 	@echo "Variables of run: PORT, FLOWER_PORT, DATA_DIR, DATABASE_URL, REDIS_URL, ADMIN_USER, ADMIN_PASSWORD, DEMO=0"
 
 install:
@@ -74,6 +76,12 @@ containers: install-dev ## Check the container files, without a container engine
 
 bench: install-dev ## Measure, and write the figures to tests/benchmarks/results
 	$(BIN)/python -m tests.benchmarks
+
+bench-required: install-dev ## Measure the limits that must be kept: one table, pass or fail
+	$(BIN)/python -m tests.benchmarks.bench_required
+
+soak: install-dev ## Half an hour of mixed load: memory and waiting flat, nothing lost (MINUTES=2 for a short one)
+	$(BIN)/python -m tests.benchmarks.bench_soak --minutes $(MINUTES)
 
 drills: install-dev ## Break things on purpose and show what was lost (nothing)
 	$(BIN)/python manage.py drill $(DRILLS)

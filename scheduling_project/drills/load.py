@@ -147,8 +147,8 @@ class Webhooks:
             connection.close()
 
 
-def make_endpoint(path: Path) -> tuple[WebhookEndpoint, str]:
-    """An endpoint whose events each start an execution, and its secret."""
-    workflow = workflow_of(path, 0.1)
+def make_endpoint(path: Path, seconds: float = 0.1) -> tuple[WebhookEndpoint, str]:
+    """An endpoint whose events each start an execution that works for some seconds, and its secret."""
+    workflow = workflow_of(path, seconds)
     made = triggers.subscribe(unique_name(), workflow=workflow, actor=ACTOR)
     return made.endpoint, made.secret
