@@ -54,6 +54,8 @@ def redrive(
     )
 
 
+# Race: the letter expires or is discarded while its execution is opened again. The reopening locks every open letter of
+# it; what somebody has decided by then is seen afterwards, and nothing of this happens.
 def _resume(letter_id: UUID, actor: str, input: Any, note: str) -> Execution:
     with engine.transaction() as alias:
         letter = _get(letter_id, alias)
@@ -63,6 +65,9 @@ def _resume(letter_id: UUID, actor: str, input: Any, note: str) -> Execution:
             raise Conflict("No step has failed here, only what the execution was to return; restart it instead.")
         before = letter.execution.input
         lifecycle.resume_from_failure(letter.execution_id, actor=actor, input=input, note=note, using=alias)
+        present = _get(letter_id, alias)
+        if present.state not in DEAD_LETTER_UNDECIDED:
+            raise _refusal(present, "redriven")
         changes: dict[str, Any] = {"mode": {"before": None, "after": "resume"}}
         if input is not None:
             changes |= audit.difference({"input": before}, {"input": input})

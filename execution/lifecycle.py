@@ -60,6 +60,9 @@ def resume(execution_id: UUID, *, actor: str, using: str | None = None) -> None:
         Conflict: it is not paused.
     """
     with engine.transaction(using=using) as alias:
+        # Held before the statement looks: a step that a worker frees at this moment would else keep a message that was
+        # refused while the execution was paused.
+        graph_rows.hold(execution_id, using=alias)
         hints = interventions.resume(execution_id, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, using=alias)
         if hints is None:
             raise _refusal(execution_id, "resumed", alias)
@@ -82,6 +85,8 @@ def set_priority(execution_id: UUID, priority: Any, *, actor: str, using: str | 
     except ValueError as error:
         raise InvalidInput(fields={"priority": [str(error)]}) from None
     with engine.transaction(using=using) as alias:
+        # Held before the statement looks: a step that a worker frees at this moment is sent with the new priority too.
+        graph_rows.hold(execution_id, using=alias)
         moved = interventions.set_priority(
             execution_id, priority=level, bound=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, using=alias
         )

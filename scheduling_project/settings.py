@@ -225,6 +225,8 @@ SPECTACULAR_SETTINGS = {
         "AttemptState": "execution.states.AttemptState",
         "DeadLetterState": "execution.states.DeadLetterState",
         "WaitingFor": "execution.states.WaitingFor",
+        "ChangeKind": [(name, name) for name in ("added", "removed", "changed")],
+        "LetterEventKind": "execution.letter_story.KIND_CHOICES",
         "NotificationKind": "execution.notifications.kinds.NotificationKind",
         "NotificationState": "execution.notifications.kinds.NotificationState",
         "NotificationChannel": "execution.notifications.kinds.Channel",

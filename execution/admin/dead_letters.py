@@ -9,21 +9,24 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from execution import dead_letters
+from execution import dead_letters, letter_story
 from execution.admin import shown
 from execution.admin.base import Confirmation, Done, JSONText, Listed, ReadOnlyAdmin, Verb, WithNote, note_field, one_of
 from execution.admin.executions import CreatedFilter
-from execution.models import DeadLetter
+from execution.models import DeadLetter, Execution
 from execution.states import DEAD_LETTER_UNDECIDED, DeadLetterState
 
 MOST_GROUPS: Final = 8
 REDRIVE: Final = "execution.redrive_deadletter"
-REASONS: Final = ("failed", "exhausted", "timed_out", "quarantined", "expired", "rejected", "unprepared")
+REASONS: Final = (
+    "failed", "timed_out", "quarantined", "expired", "rejected", "unprepared", "child", "items", "output",
+)  # fmt: skip
+MOST_EDITS: Final = 10
 
 
 class RedriveForm(Confirmation):
@@ -205,11 +208,27 @@ class DeadLetterAdmin(ReadOnlyAdmin):
                     shown.instant(other.created_at, relative=True),
                 )
             )
+        story = Listed(("When", "What", "Who", "Note"), empty="Nothing has happened yet.")
+        for event in letter_story.story_of(letter):
+            story.rows.append((shown.instant(event.at), _told(event), event.actor or shown.NOTHING, event.note))
         return {
             "letter": letter,
             "facts": facts,
             "step_input": None if letter.step_input is None else shown.json_text(letter.step_input),
             "execution_input": shown.json_text(letter.execution.input),
-            "tables": [("With the same fingerprint", similar)],
+            "tables": [("Story", story), ("With the same fingerprint", similar)],
             "is_live": letter.state == DeadLetterState.REDRIVING,
         }
+
+
+def _told(event: letter_story.Event) -> SafeString:
+    """What happened, with the edits of the input, and the way to the execution that tried again."""
+    edits = [
+        (change["path"], shown.json_text(change["before"]), shown.json_text(change["after"]))
+        for change in event.changes[:MOST_EDITS]
+    ]
+    told = format_html("{}{}", event.text, format_html_join("", "<br><code>{}: {} → {}</code>", edits))
+    if event.execution is None:
+        return told
+    url = shown.address(Execution, event.execution)
+    return format_html('{} <a class="sp-link" href="{}">{}</a>', told, url, shown.short_id(event.execution))

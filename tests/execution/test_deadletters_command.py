@@ -45,7 +45,7 @@ def test_letters_are_listed_grouped_and_shown() -> None:
     run("deadletters", "redrive", first.pk, "--note", "seen")
     told = run("deadletters", "show", first.pk)
     assert "Traceback [red]" in told
-    assert "dead_letter.redrive" in told
+    assert "was redriven from the failed step" in told
 
 
 def test_one_is_redriven_from_its_step_or_anew() -> None:

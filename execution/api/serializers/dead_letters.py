@@ -7,7 +7,7 @@ from typing import Any, Final
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from execution import dead_letters
+from execution import dead_letters, letter_story
 from execution.api.fields import WorkflowField
 from execution.api.serializers.common import READ
 from execution.api.serializers.executions import AttemptSerializer, ResumeFromFailureSerializer
@@ -54,6 +54,27 @@ class DeadLetterSummarySerializer(StrictSerializer):
     decided_by = serializers.CharField(**READ)
 
 
+class EditSerializer(StrictSerializer):
+    """One value of an input that was edited."""
+
+    path = serializers.CharField(**READ)
+    kind = serializers.ChoiceField(choices=["added", "removed", "changed"], **READ)
+    before = AnyField(allow_null=True, **READ)
+    after = AnyField(allow_null=True, **READ)
+
+
+class LetterEventSerializer(StrictSerializer):
+    """Something that happened to a dead letter."""
+
+    at = serializers.DateTimeField(**READ)
+    kind = serializers.ChoiceField(choices=letter_story.KINDS, **READ)
+    text = serializers.CharField(**READ)
+    actor = serializers.CharField(help_text="Who did it; of an attempt its worker.", **READ)
+    note = serializers.CharField(**READ)
+    execution = serializers.UUIDField(allow_null=True, **READ)
+    changes = EditSerializer(many=True, **READ)
+
+
 class DeadLetterSerializer(DeadLetterSummarySerializer):
     """A dead letter with its whole story: input, traceback, attempts, and what people did."""
 
@@ -63,6 +84,7 @@ class DeadLetterSerializer(DeadLetterSummarySerializer):
     version = serializers.IntegerField(source="execution.version.number", **READ)
     history = serializers.SerializerMethodField()
     story = serializers.SerializerMethodField()
+    timeline = serializers.SerializerMethodField(help_text="All of it in order, the earliest first.")
 
     @extend_schema_field(AttemptSerializer(many=True))
     def get_history(self, letter: DeadLetter) -> Any:
@@ -74,6 +96,10 @@ class DeadLetterSerializer(DeadLetterSummarySerializer):
     @extend_schema_field(AuditEntrySerializer(many=True))
     def get_story(self, letter: DeadLetter) -> Any:
         return AuditEntrySerializer(self.context.get("story", []), many=True).data
+
+    @extend_schema_field(LetterEventSerializer(many=True))
+    def get_timeline(self, letter: DeadLetter) -> Any:
+        return LetterEventSerializer(letter_story.story_of(letter), many=True).data
 
 
 class RedriveSerializer(ResumeFromFailureSerializer):

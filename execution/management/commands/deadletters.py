@@ -169,15 +169,14 @@ deadletters discard --fingerprint 5d41402a… --note "known, harmless"
         if self.as_json:
             self.print_json(whole)
             return
-        traceback, history, told = (whole.pop(name) for name in ("traceback", "history", "story"))
+        traceback, _, _, told = (whole.pop(name) for name in ("traceback", "history", "story", "timeline"))
         self.show_one(whole)
         if traceback:
             self.console.print(f"\n{traceback.rstrip()}", markup=False)
         self.console.print()
-        self.show(history, ("number", "state", "worker", "started_at", "finished_at", "error_type", "error"))
-        if told:
-            self.console.print()
-            self.show(told, ("created_at", "actor", "action", "note"))
+        for event in told:
+            event["changes"] = ", ".join(edit["path"] for edit in event["changes"])
+        self.show(told, ("at", "actor", "text", "note", "changes"))
 
     # ── Redriving ──
 
