@@ -13,6 +13,7 @@ from typing import Final
 
 import redis
 from django.conf import settings
+from django.db import connections
 
 from execution import creation, workflows
 from execution.models import Attempt, StepRun
@@ -165,17 +166,23 @@ def redis_down_while_busy(system: System) -> None:
         wait_until(f"{worker.name} listens", lambda w=worker: system.listens(w, since), timeout=60)  # type: ignore[misc]
 
 
+def _start_postgres(system: System) -> None:
+    """Start it again, and let this process forget the connections that it had to the one before."""
+    system.orders.start("postgres")
+    connections.close_all()
+
+
 def postgres_restarted(system: System) -> None:
     """Postgres ends at once (immediate) and recovers from its log."""
     system.orders.kill("postgres")
-    system.orders.start("postgres")
+    _start_postgres(system)
 
 
 def postgres_down(system: System) -> None:
     """Postgres away for 20 s."""
     system.orders.stop("postgres")
     system.run_for(system.seconds(20, 2))
-    system.orders.start("postgres")
+    _start_postgres(system)
 
 
 def retries_survive(system: System) -> None:
