@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from execution.pattern_compile import MAX_FIELDS, MAX_TEXT, MAX_VALUES
 from execution.patterns import PatternError, compile
+from execution.patterns.reading import MAX_FIELDS, MAX_TEXT, MAX_VALUES
 from tests.patience import PATIENCE
 
 

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from execution.pattern_tree import (
+from execution.patterns.tree import (
     AnythingBut,
     Cidr,
     Exact,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from execution.patterns import ExactRequirement, compile, index_key, index_keys_at
-from tests.execution import pattern_oracle
+from tests.execution.patterns import oracle as pattern_oracle
 
 
 def _short(value: object) -> str | None:

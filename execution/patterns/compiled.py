@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from execution import json_path
-from execution.pattern_compile import read_pattern
-from execution.pattern_match import (
+from execution.patterns.matching import (
     MAX_VISITS,
     MISSING,
     NO,
@@ -32,18 +31,8 @@ from execution.pattern_match import (
     leaf_test,
     objects_in,
 )
-from execution.pattern_tree import Exact, Leaf, Node, PatternError
-
-__all__ = [
-    "CompiledPattern",
-    "ExactRequirement",
-    "IndexKey",
-    "Mismatch",
-    "PatternError",
-    "compile",
-    "index_key",
-    "index_keys_at",
-]
+from execution.patterns.reading import read_pattern
+from execution.patterns.tree import Exact, Leaf, Node
 
 IndexKey = str | int | float | tuple[bool] | None
 """A JSON scalar as a dictionary key: 1 and 1.0 are one key, true is another."""

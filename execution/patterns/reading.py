@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from execution import json_path
-from execution.pattern_tree import (
+from execution.patterns.tree import (
     AnythingBut,
     Cidr,
     Exact,

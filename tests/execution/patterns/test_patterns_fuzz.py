@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from execution.patterns import PatternError, compile, index_keys_at
-from tests.execution import pattern_oracle
+from tests.execution.patterns import oracle as pattern_oracle
 
 KEYS = st.sampled_from("abc")
 TEXTS = st.text(alphabet="aAb.*", max_size=4)
