@@ -27,5 +27,18 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         await hooks.application(scope, receive, send)
     elif scope["type"] == "websocket":
         await socket.application(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await _live(receive, send)
     else:
         await django(scope, receive, send)
+
+
+async def _live(receive: Any, send: Any) -> None:
+    """The life of the process. It begins at once: what is made ready meanwhile hurries only the first requests."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            hooks.warm_up()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

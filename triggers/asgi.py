@@ -11,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from django.conf import settings
 from django.db import close_old_connections, reset_queries
 
+from execution import engine
 from scheduling_project.common.logs import get_logger
 from scheduling_project.common.problems import MEDIA_TYPE, problem
-from triggers import webhooks
+from triggers import ingest, webhooks
 from triggers.addresses import of_request
 from triggers.webhooks import Reply
 
@@ -31,6 +33,7 @@ THREADS: Final = 8
 #: No endpoint takes more (`WebhookEndpoint.max_body_bytes`).
 MAX_BODY: Final = 5_242_880
 BODY_SECONDS: Final = 20.0
+REHEARSAL_SECONDS: Final = 10.0
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -54,6 +57,22 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     except ConnectionError:
         return  # the sender went away
     await _send(send, reply)
+
+
+def warm_up() -> list[Future[None]]:
+    """Have every thread open its connection and plan its statement before the first deliveries come."""
+    together = threading.Barrier(THREADS)
+    return [_threads.submit(_rehearse, together) for _ in range(THREADS)]
+
+
+def _rehearse(together: threading.Barrier) -> None:
+    try:
+        together.wait(REHEARSAL_SECONDS)  # each in a thread of its own
+        ingest.rehearse(using=engine.alias())
+    except (threading.BrokenBarrierError, *webhooks.DATABASE_AWAY) as error:
+        log.warning("webhook.not_warm", error=str(error).strip())
+    finally:
+        close_old_connections()
 
 
 def _receive(scope: Scope, headers: dict[str, str], body: bytes | None) -> Reply:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from django.db import connections
+from structlog.testing import capture_logs
 
+from execution import engine
 from tests.triggers.conftest import make_endpoint
-from triggers import asgi, endpoints, webhooks
-from triggers.models import Event, WebhookEndpoint
+from triggers import asgi, catalog, endpoints, webhooks
+from triggers.models import Delivery, Event, WebhookEndpoint
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -126,3 +128,48 @@ def test_an_endpoint_without_words_and_a_question_by_options() -> None:
     assert call(endpoint, b"{}")[::2] == (202, None)
     status, headers, _ = call(endpoint, method="OPTIONS", headers={"webhook-request-origin": "x"})
     assert (status, headers["webhook-allowed-origin"]) == (204, "*")
+
+
+def life(*messages: str) -> list[str]:
+    """What the whole application answers to the server's messages about its life."""
+    from scheduling_project.asgi import application
+
+    waiting, sent = [{"type": f"lifespan.{message}"} for message in messages], []
+
+    async def receive() -> Any:
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(application({"type": "lifespan"}, receive, send))
+    return sent
+
+
+def test_the_threads_are_ready_when_the_first_deliveries_come_and_nothing_is_stored_for_it() -> None:
+    assert life("startup", "shutdown") == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    together = threading.Barrier(asgi.THREADS)
+    planned = """SELECT count(*) AS n FROM pg_prepared_statements
+        WHERE statement LIKE '%%INSERT INTO triggers_event%%' AND statement NOT LIKE '%%pg_prepared_statements%%'"""
+
+    def look() -> tuple[bool, int]:
+        together.wait()
+        ready = connections["default"].connection is not None
+        row = engine.fetch_one(planned, {})
+        return ready, 0 if row is None else row.n
+
+    found = [deed.result() for deed in [asgi._threads.submit(look) for _ in range(asgi.THREADS)]]
+    assert found == [(True, 1)] * asgi.THREADS
+    assert not Event.objects.exists()
+    assert not Delivery.objects.exists()
+
+
+def test_a_database_without_tables_yet_holds_no_process_back() -> None:
+    catalog.expire_now()
+    engine.fetch_all("ALTER TABLE triggers_catalog RENAME TO triggers_elsewhere", {})
+    try:
+        with capture_logs() as said:
+            assert [deed.result() for deed in asgi.warm_up()] == [None] * asgi.THREADS
+    finally:
+        engine.fetch_all("ALTER TABLE triggers_elsewhere RENAME TO triggers_catalog", {})
+    assert {entry["event"] for entry in said} == {"webhook.not_warm"}
