@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import DataError, close_old_connections, connections
@@ -95,6 +96,12 @@ def run(step_run_id: UUID, *, worker: str, priority: int | None = None, may_exit
     claim = queue.claim(step_run_id, worker=worker, lease=settings.WORKFLOW_LEASE_SECONDS, priority=priority)
     if claim is None:
         return Report(Outcome.NOT_OURS)
+    ids = {"execution_id": str(claim.execution_id), "step_run_id": str(claim.id), "attempt": claim.attempt}
+    with structlog.contextvars.bound_contextvars(step=claim.label, **ids):  # in every line until it has ended
+        return _run(claim, may_exit=may_exit)
+
+
+def _run(claim: Claim, *, may_exit: bool) -> Report:
     log.info("step.claimed", step_run_id=str(claim.id), label=claim.label, attempt=claim.attempt)
     live.announce(live.EXECUTIONS, [claim.execution_id])
     try:

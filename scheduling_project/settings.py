@@ -65,6 +65,7 @@ if is_beat(sys.argv):
     INSTALLED_APPS = [name for name in INSTALLED_APPS if name not in _pages]
 
 MIDDLEWARE = [
+    "scheduling_project.request_ids.request_id",
     "django.middleware.security.SecurityMiddleware",
     "scheduling_project.headers.content_policy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
