@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, WorkerShutdown
+from django.db import connections
 
 from execution.step_tasks import step_task
 from execution.steps.context import Snooze, current
@@ -22,6 +24,34 @@ class Flaky(Exception):
 
 class Poisoned(Exception):
     """Fails on purpose, for good."""
+
+
+class Unspeakable(Exception):
+    """An error that cannot even be written down."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def _nested(depth: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+#: Outputs that are no JSON, or that Postgres cannot keep.
+NO_JSON: dict[str, Callable[[], Any]] = {
+    "generator": lambda: (number for number in range(3)),
+    "bytes": lambda: b"\xff\x00",
+    "deep": lambda: _nested(100_000),
+    "nul": lambda: {"text": "a\x00b"},
+    "surrogate": lambda: "\ud800",
+    "big number": lambda: 10**5_000,
+    "keys": lambda: {(1, 2): 3},
+}
 
 
 def note(path: str, event: str) -> None:
@@ -165,6 +195,24 @@ def misbehave(how: str, path: str = "") -> Any:
             loop: list[Any] = []
             loop.append(loop)
             return loop
+        case "deep recursion":
+            return misbehave.run(how, path)
+        case "keyboard":
+            raise KeyboardInterrupt
+        case "shutdown":
+            raise WorkerShutdown("the step wants the worker to end")
+        case "group":
+            raise ExceptionGroup("several", [Poisoned("one"), ValueError("two")])
+        case "unspeakable":
+            raise Unspeakable
+        case "closes the database":
+            connections.close_all()
+        case "gone once":
+            context = current()
+            if context is not None and context.attempt == 1:
+                os._exit(1)
+        case _ if how in NO_JSON:
+            return NO_JSON[how]()
         case "forever":
             while True:
                 try:

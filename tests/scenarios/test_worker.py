@@ -19,6 +19,7 @@ from execution import creation, lifecycle, workflows
 from execution.models import Attempt, DeadLetter, Execution, StepRun
 from execution.states import EXECUTION_TERMINAL
 from scheduling_project.drills.processes import Processes, Service, wait_until
+from scheduling_project.drills.tasks import NO_JSON
 
 pytestmark = [pytest.mark.scenario, pytest.mark.django_db(transaction=True)]
 
@@ -66,6 +67,14 @@ BEHAVIOUR = {
     "recursion": ("failed", ["failed"], "OutputNotKept"),
     "kill once": ("succeeded", ["lost", "succeeded"], None),
     "nothing": ("succeeded", ["succeeded"], None),
+    "deep recursion": ("failed", ["failed"], "RecursionError"),
+    "keyboard": ("failed", ["failed"], "KeyboardInterrupt"),
+    "shutdown": ("failed", ["failed"], "WorkerShutdown"),
+    "group": ("failed", ["failed"], "ExceptionGroup"),
+    "unspeakable": ("failed", ["failed"], "Unspeakable"),
+    "closes the database": ("succeeded", ["succeeded"], None),
+    "gone once": ("succeeded", ["lost", "succeeded"], None),
+    **dict.fromkeys(NO_JSON, ("failed", ["failed"], "OutputNotKept")),
 }
 
 

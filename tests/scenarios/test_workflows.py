@@ -25,6 +25,7 @@ from execution.models import Attempt, DeadLetter, Execution, RedriveItem, StepRu
 from execution.states import EXECUTION_TERMINAL, StepState
 from scheduling_project.drills import effects
 from scheduling_project.drills.processes import Processes, Service, environment, wait_until
+from tests.api_client import Api
 from tests.patience import PATIENCE
 from tests.scenarios.conftest import SHORT
 
@@ -263,3 +264,40 @@ def test_who_resumes_from_the_failed_step_keeps_what_was_done(worker: Service, p
     assert list(effects.ended(Path(path)).values()) == [1]
     assert DeadLetter.objects.get(execution=execution).state == "resolved"
     assert StepState(states(execution)["third"]) is StepState.SUCCEEDED
+
+
+def test_a_fan_out_stops_or_tolerates_as_its_definition_says(worker: Service) -> None:
+    hows = ["nothing", "poisoned", "nothing", "nothing", "nothing"]
+    each = bad("${{ item }}", for_each=hows, max_parallel=1)
+    stopping = begin({"each": each | {"on_item_error": "stop"}})
+    tolerant = begin(
+        {"each": each | {"max_failed": "20%", "on_item_error": "stop"}, "next": bad("nothing", needs=["each"])}
+    )
+    assert ended(stopping).state == "failed"
+    output = StepRun.objects.get(execution=stopping, parent=None).output.data
+    assert (output["succeeded"], output["failed"], output["skipped"]) == (1, 1, 3)
+    assert output["errors"] == [{"index": 1, "type": "Poisoned", "message": "fails for good"}]
+    assert ended(tolerant).state == "succeeded"
+    assert StepRun.objects.get(execution=tolerant, name="each", parent=None).output.data["succeeded"] == 4
+    assert not DeadLetter.objects.filter(execution=tolerant).exists()
+
+
+def test_a_priority_that_is_patched_takes_effect_though_the_messages_were_sent_before(
+    fleet: Processes, worker: Service, path: str
+) -> None:
+    api = Api()
+    step = effect(path) | {"queue": "io"}
+    executions = [begin({"work": step}) for _ in range(6)]
+    handed_over = StepRun.objects.filter(execution__in=executions, dispatched_at__isnull=False)
+    wait_until("all messages are sent", lambda: handed_over.count() == 6, timeout=PATIENCE)
+    first, *_, last = executions
+    assert api.ok("patch", f"/api/executions/{last.pk}/priority", {"priority": "critical"})["priority"] == 0
+    assert api.ok("patch", f"/api/executions/{first.pk}/priority", {"priority": 9})["priority"] == 9
+    other = fleet.worker("narrow", queues="io", slots=1)
+    for execution in executions:
+        assert ended(execution).state == "succeeded"
+    begun = [line["key"].partition(":")[0] for line in effects.read(Path(path)) if line["event"] == "begin"]
+    assert (begun[0], begun[-1]) == (str(last.pk), str(first.pk))
+    assert sorted(begun) == sorted(str(execution.pk) for execution in executions)
+    assert api.answer("patch", f"/api/executions/{first.pk}/priority", {"priority": 0}).status_code == 409
+    other.process.stop()
