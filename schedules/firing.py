@@ -513,6 +513,7 @@ def _quarantine(failures: Sequence[tuple[Any, Exception]], *, now: datetime, usi
     for (row, error), (_, note) in zip(failures, notes, strict=True):
         log.error("schedule.quarantined", schedule_id=str(row.id), name=row.name, error=note, exc_info=error)
         note_deed(row, "schedule.quarantine", note, using=using)
+        monitoring.note_stopped([(row.id, row.name)], note, now=now, using=using)
 
 
 def note_deed(row: Any, action: str, note: str, *, using: str) -> None:

@@ -65,6 +65,26 @@ def note_difference(schedule_id: UUID, name: str, differences: int, *, using: st
         _publish([(told, schedule_id)], using)
 
 
+def note_stopped(schedules: Iterable[tuple[UUID, str]], why: str, *, now: datetime, using: str) -> None:
+    """Leave news of schedules, given by id and name, that the system itself has taken out of firing."""
+    if intake.wanted([NotificationKind.SCHEDULE_STOPPED], using=using):
+        kind = NotificationKind.SCHEDULE_STOPPED
+        told = [
+            (
+                Told(
+                    kind=kind,
+                    subject=str(schedule_id),
+                    title=f"{name} does not fire any longer: {why}",
+                    at=now,
+                    data={"schedule": name, "reason": why},
+                ),
+                schedule_id,
+            )
+            for schedule_id, name in schedules
+        ]
+        _publish(told, using)
+
+
 def _publish(events: list[tuple[Told, UUID]], using: str) -> None:
     if not events:
         return

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from execution import engine, news
 from execution.states import ExecutionState
-from schedules import claims, firing
+from schedules import claims, firing, monitoring
 from schedules.firing import NEWS_TOPIC, FireReport
 from schedules.policies import BUFFERING, count_failures
 from schedules.states import PauseKind
@@ -76,6 +76,7 @@ def _count(rows: list[Any], ended: dict[UUID, list[bool | None]], *, now: dateti
         if failures.pause and row.enabled:
             log.warning("schedule.paused_on_failure", schedule_id=str(row.id), failures=failures.consecutive)
             firing.note_deed(row, "schedule.pause", note, using=using)
+            monitoring.note_stopped([(row.id, row.name)], note, now=now, using=using)
     if counted:
         params = claims.columns(("id", "consecutive", "pause", "note"), counted)
         engine.fetch_all(COUNT, params | {"now": now, "kind": PauseKind.FAILURES.value}, using=using)

@@ -21,6 +21,7 @@ class NotificationKind(TextChoices):
     NO_RUN = "no_run", "Nothing ran within the expected interval"
     QUEUE_OLD = "queue_old", "Work waits too long in a queue"
     LEDGER_DIFFERS = "ledger_differs", "The ledger differs from the timing"
+    SCHEDULE_STOPPED = "schedule_stopped", "A schedule was taken out of firing"
 
 
 class Channel(TextChoices):

@@ -4,8 +4,10 @@
     python -m tests.benchmarks.bench_fire --json     one JSON object
     python -m tests.benchmarks.bench_fire --quick    fewer rounds, no large tables
 
-Starts its own Postgres and Redis. Times are milliseconds from the first instant being due to `fire_due` having
-returned: ledger and executions committed, messages published. Rounds fire every schedule once.
+Starts its own Postgres and Redis. Times are milliseconds from the instants being due until ledger and executions are
+committed and the messages are in the broker, fired as a beat's thread does it (`FiringLoop`, two visits in flight).
+Beside each stands the processor time of an instant, in this process and in Postgres: on a busy machine, the figure to
+compare. Rounds fire every schedule once. Growth is the same 1,000 due with ever more schedules in the table.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from tests.plugins.servers import TestServers
 
@@ -37,9 +42,26 @@ def prepare(*, in_flight: str) -> TestServers:
     from django.core.management import call_command
 
     from scheduling_project import celery  # noqa: F401 - the app that messages are published with
+    from scheduling_project.common.memory import settle_memory
 
     call_command("migrate", verbosity=0)
+    settle_memory()  # as a beat does
     return servers
+
+
+def postgres_seconds() -> float:
+    """Processor time that Postgres has taken so far for this process's statements and its own upkeep."""
+    total = 0.0
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == "postgres" and process.pid in _postgres_family():
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
+
+
+def _postgres_family() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
 def fill(total: int) -> None:
@@ -79,14 +101,31 @@ def fill(total: int) -> None:
         cursor.execute("VACUUM ANALYZE schedules_scheduleversion")
 
 
-def rounds(due: int, count: int) -> list[float]:
-    """Let `due` schedules be due together, `count` times; milliseconds each."""
+class Rounds(NamedTuple):
+    """Milliseconds of each round; processor time for an instant in this process and in Postgres, in microseconds."""
+
+    times: list[float]
+    here: float
+    postgres: float
+
+    @property
+    def p50(self) -> float:
+        return statistics.median(self.times)
+
+
+def rounds(due: int, count: int) -> Rounds:
+    """Let `due` schedules be due together, `count` times."""
+    from django.conf import settings
     from django.db import connections
 
-    from schedules.firing import fire_due
+    from execution import dispatch
+    from schedules.firing_loop import FiringLoop
 
-    times = []
-    for _ in range(count + 1):
+    loop = FiringLoop()
+    expected = min(due, settings.WORKFLOW_IN_FLIGHT_PER_LEVEL)
+    times: list[float] = []
+    here = postgres = 0.0
+    for number in range(count + 1):
         with connections["default"].cursor() as cursor:
             cursor.execute("SET schedules.quiet = 'on'")
             cursor.execute(
@@ -95,12 +134,49 @@ def rounds(due: int, count: int) -> list[float]:
                 "WHERE id IN (SELECT id FROM schedules_schedule ORDER BY id LIMIT %s)",
                 [due],
             )
+        postgres_before = postgres_seconds()
+        here_before = time.process_time()
         begun = time.perf_counter()
-        report = fire_due(limit=10 * due)
+        loop._fire(0.0)
+        while dispatch.depth(["default"]) < expected:
+            time.sleep(0.001)
         times.append((time.perf_counter() - begun) * 1000)
-        assert report.started >= due, report
+        if number:  # the first one compiles and connects
+            here += time.process_time() - here_before
+            postgres += postgres_seconds() - postgres_before
+        assert count_rows("schedules_schedulefire") == count_rows("execution_execution") == due
         drain()
-    return times[1:]  # the first one compiles and connects
+    loop.stop()
+    if loop._mate is not None:
+        loop._mate.stop()
+    return Rounds(times[1:], here / count / due * 1e6, postgres / count / due * 1e6)
+
+
+def count_rows(table: str) -> int:
+    from django.db import connections
+
+    with connections["default"].cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {table}")
+        return int(cursor.fetchone()[0])
+
+
+def mirror() -> float:
+    """Give every schedule its PeriodicTask, as the reconcile command does. Returns the seconds that took."""
+    from schedules import periodic_tasks
+
+    begun = time.perf_counter()
+    periodic_tasks.reconcile()
+    return time.perf_counter() - begun
+
+
+def refresh() -> float:
+    """Milliseconds of the housekeeping that copies runs to the PeriodicTasks, after 1,000 schedules have fired."""
+    from schedules import periodic_tasks
+
+    rounds(1_000, 1)
+    begun = time.perf_counter()
+    periodic_tasks.refresh()
+    return (time.perf_counter() - begun) * 1000
 
 
 def drain() -> None:
@@ -121,8 +197,9 @@ def sustained(schedules: int, seconds: float) -> float:
     """Fires per second when everything is due again as soon as it has fired."""
     from django.db import connections
 
-    from schedules.firing import fire_due
+    from schedules.firing_loop import FiringLoop
 
+    loop = FiringLoop()
     fired = 0
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds:
@@ -133,8 +210,43 @@ def sustained(schedules: int, seconds: float) -> float:
                 "UPDATE schedules_schedule SET next_fire_at = now(), "
                 "fired_through = date_trunc('hour', now()) - interval '6 hours'"
             )
-        fired += fire_due(limit=10 * schedules).started
+        loop._fire(0.0)
+        fired += count_rows("schedules_schedulefire")
     rate = fired / (time.perf_counter() - begun)
+    loop.stop()
+    if loop._mate is not None:
+        loop._mate.stop()
+    drain()
+    return rate
+
+
+def debt(beats: int, schedules: int) -> float:
+    """Fires per second while this many real beats work off 50 instants of each schedule; none twice, none lost."""
+    from django.db import connections
+
+    from tests.benchmarks import bench_beat
+
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as running:
+        for number in range(beats):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            running.enter_context(bench_beat.beat(folder))
+        time.sleep(1)
+        begun = time.perf_counter()
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SET schedules.quiet = 'off'")
+            cursor.execute(
+                "UPDATE schedules_schedule SET next_fire_at = now(), catch_up_window = 864000, "
+                "fired_through = date_trunc('hour', now()) - interval '50 hours'"
+            )
+        wanted = 50 * schedules
+        while count_rows("execution_execution") < wanted:
+            if time.perf_counter() - begun > 300:
+                raise RuntimeError("the beats did not work off their debt")
+            time.sleep(0.02)
+        rate = wanted / (time.perf_counter() - begun)
+        time.sleep(0.5)
+    assert count_rows("schedules_schedulefire") == count_rows("execution_execution"), "an instant without its one run"
     drain()
     return rate
 
@@ -197,28 +309,54 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, no large tables")
     options = parser.parse_args()
     servers = prepare(in_flight="1000000")
+    from django.conf import settings
     from django.db import connections
 
     results: dict[str, float] = {}
     bars = {"1 due": 5.0, "1,000 due": 120.0, "10,000 due": 600.0, "evaluation": 0.1, "fires/s": 5_000.0}
 
-    def measure(name: str, work: Callable[[], float]) -> None:
-        results[name] = round(work(), 3)
+    def note(name: str, value: float, remark: str = "") -> float:
+        results[name] = round(value, 3)
         bar = next((f"  (bar {value:g})" for key, value in bars.items() if name.startswith(key)), "")
-        sys.stdout.write(f"{name:<46} {results[name]:>12,.2f}{bar}\n")
+        sys.stdout.write(f"{name:<52} {results[name]:>12,.2f}{bar}{remark}\n")
         sys.stdout.flush()
+        return value
+
+    def measure(name: str, due: int, count: int) -> float:
+        done = rounds(due, count)
+        results[f"{name}: us here"], results[f"{name}: us in Postgres"] = round(done.here, 1), round(done.postgres, 1)
+        return note(name, done.p50, f"  {done.here:,.0f} + {done.postgres:,.0f} µs of processor time each")
 
     count = 3 if options.quick else 11
     try:
-        measure("evaluation of one schedule, ms", evaluation)
-        for total in (10_000,) if options.quick else (10_000, 100_000, 1_000_000):
+        note("evaluation of one schedule, ms", evaluation())
+        totals = (1_000, 10_000) if options.quick else (1_000, 10_000, 100_000, 1_000_000)
+        growth = {}
+        for total in totals:
             fill(total)
-            for due in (1, 1_000, 10_000):
-                few = count if due < 10_000 else min(count, 5)
-                measure(f"{due:,} due of {total:,}, p50 ms", lambda d=due, n=few: statistics.median(rounds(d, n)))
+            for due in (due for due in (1, 1_000, 10_000) if due <= total):
+                figure = measure(f"{due:,} due of {total:,}, p50 ms", due, count if due < 10_000 else min(count, 5))
+                growth[due, total] = figure
+        for due in (1, 1_000):
+            note(
+                f"growth: {due:,} due of {totals[-1]:,} against {totals[0]:,}",
+                growth[due, totals[-1]] / growth[due, totals[0]],
+                "  (bar 1.5)",
+            )
+        fill(10_000)
+        settings.WORKFLOW_IN_FLIGHT_PER_LEVEL = 200
+        measure("10,000 due, default in-flight bound, p50 ms", 10_000, min(count, 5))
+        settings.WORKFLOW_IN_FLIGHT_PER_LEVEL = 1_000_000
         fill(1_000)
-        measure("fires/s sustained, one process", lambda: sustained(1_000, 3 if options.quick else 15))
-        measure("stock beat: 1,000 due of 1,000, ms", lambda: stock(1_000))
+        note("fires/s sustained, one process", sustained(1_000, 3 if options.quick else 15))
+        for beats in (1, 2):
+            note(f"fires/s of {beats} real beat{'s' * (beats - 1)} working off a debt", debt(beats, 1_000))
+        note("mirror: reconcile 1,000 schedules, s", mirror())
+        measure("1,000 due of 1,000 with their mirror rows, p50 ms", 1_000, count)
+        note("mirror: refresh after 1,000 fires, ms", refresh())
+        note("fires/s sustained with mirror rows", sustained(1_000, 3 if options.quick else 15))
+        fill(1)
+        note("stock beat: 1,000 due of 1,000, ms", stock(1_000))
     finally:
         connections.close_all()
         servers.stop()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from celery import current_app
 from django.db import OperationalError, connections
+from django.db.models.functions import Now
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from execution.models import Execution, News, ProcessReport
@@ -68,14 +69,30 @@ def test_a_new_schedule_takes_effect_at_once(loop):
     assert time.monotonic() - before < 0.5  # without LISTEN up to a second
 
 
-def test_a_bulk_update_by_plain_sql_is_noticed(loop):
-    wait_until(lambda: loop.listening)
-    sleeping = schedule(SECONDLY, since=datetime.now(UTC) - timedelta(seconds=2), wake=soon(3600))
-    time.sleep(0.05)
-    assert not Execution.objects.exists()
+def by_plain_sql():
     with connections["default"].cursor() as cursor:
-        cursor.execute("UPDATE schedules_schedule SET next_fire_at = now() WHERE id = %s", [sleeping.pk])
-    wait_until(lambda: Execution.objects.exists(), seconds=0.5)
+        cursor.execute("UPDATE schedules_schedule SET next_fire_at = now() WHERE name LIKE 'n%%'")
+
+
+def by_bulk_update():
+    Schedule.objects.filter(name__startswith="n").update(next_fire_at=Now())
+
+
+def by_enabling_in_bulk():
+    Schedule.objects.filter(name__startswith="n").update(enabled=True)
+
+
+@pytest.mark.parametrize("change", [by_plain_sql, by_bulk_update, by_enabling_in_bulk])
+def test_a_change_of_many_is_noticed_however_it_is_made(loop, change):
+    wait_until(lambda: loop.listening)
+    loop.look_seconds = 3600.0  # it is told, or never looks
+    paused = {"enabled": False, "paused_at": soon(0), "pause_kind": "manual"} if change is by_enabling_in_bulk else {}
+    since = datetime.now(UTC) - timedelta(seconds=2)
+    sleeping = [schedule(SECONDLY, name=f"n{n}", since=since, wake=soon(3600), **paused) for n in range(5)]
+    time.sleep(0.05)
+    assert not ScheduleFire.objects.exists()
+    change()
+    wait_until(lambda: ScheduleFire.objects.values("schedule").distinct().count() == len(sleeping), seconds=PATIENCE)
 
 
 def test_without_listen_the_loop_looks_every_second(monkeypatch):

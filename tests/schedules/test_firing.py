@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from execution.models import AuditEntry, Execution
+from execution.models import AuditEntry, Execution, Notification
+from execution.notifications import intake, rules
 from schedules import firing, outcomes, versions
 from schedules.firing import fire_due
 from schedules.models import FiringSwitch, Schedule, ScheduleFire, ScheduleVersion
@@ -290,7 +291,16 @@ def test_a_lowered_maximum_lets_buffered_instants_expire():
 # ── Failures ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def assert_told(name, why):
+    """A rule has been told that the schedule no longer fires."""
+    intake.consume(limit=10)
+    (told,) = Notification.objects.get().events
+    assert told["schedule"] == name
+    assert why in told["title"]
+
+
 def test_repeated_failures_pause_the_schedule():
+    rules.create({"name": "stopped", "kind": "schedule_stopped", "emails": ["ops@example.org"]}, actor="ada")
     nightly = schedule(pause_on_failure=2)
     for minute in (1, 2):
         fire_due(at(60 * minute))
@@ -299,7 +309,8 @@ def test_repeated_failures_pause_the_schedule():
     nightly.refresh_from_db()
     assert (nightly.enabled, nightly.pause_kind, nightly.consecutive_failures) == (False, "failures", 2)
     assert nightly.next_fire_at is None
-    assert AuditEntry.objects.get().action == "schedule.pause"
+    assert AuditEntry.objects.filter(action="schedule.pause").count() == 1
+    assert_told("nightly", "2 failures in a row")
     assert fire_due(at(600)).schedules == 0
 
 
@@ -314,14 +325,16 @@ def test_a_success_in_between_starts_the_count_anew():
 
 
 def test_a_schedule_that_raises_is_quarantined_and_stops_nobody_else():
+    rules.create({"name": "stopped", "kind": "schedule_stopped", "emails": ["ops@example.org"]}, actor="ada")
     broken, fine = schedule(name="broken"), schedule(name="fine")
     ScheduleVersion.objects.filter(schedule=broken).update(spec={"timezone": "Mars/Olympus", "timetables": []})
     report = fire_due(at(60))
+    assert_told("broken", "Mars/Olympus")
     assert (report.quarantined, report.started) == (1, 1)
     broken.refresh_from_db()
     assert (broken.enabled, broken.pause_kind, broken.next_fire_at) == (False, "error", None)
     assert "Mars/Olympus" in broken.pause_note
-    assert AuditEntry.objects.get().action == "schedule.quarantine"
+    assert AuditEntry.objects.filter(action="schedule.quarantine").count() == 1
     assert started(fine) == [60]
     assert fire_due(at(60)).schedules == 0
 
@@ -429,8 +442,8 @@ def test_instants_owed_before_an_edit_follow_the_old_version():
 
 def test_a_jittered_instant_fires_when_it_is_due_and_the_watermark_waits_for_it():
     begin = int(T0.timestamp())
-    for _ in range(20):  # one identity in 51 has no jitter at the first instant; the spread is tested with the timings
-        nightly = schedule({**MINUTELY, "jitter": 50})
+    for number in range(20):  # one identity in 51 has no jitter at the first instant; the spread is tested with the timings
+        nightly = schedule({**MINUTELY, "jitter": 50}, name=f"nightly {number}")
         first = versions.occurrences.compile(nightly.version.spec, seed=str(nightly.pk)).next_after(begin)
         if first.due > first.nominal:
             break
