@@ -442,7 +442,7 @@ def test_instants_owed_before_an_edit_follow_the_old_version():
 
 def test_a_jittered_instant_fires_when_it_is_due_and_the_watermark_waits_for_it():
     begin = int(T0.timestamp())
-    for number in range(20):  # one identity in 51 has no jitter at the first instant; the spread is tested with the timings
+    for number in range(20):  # one identity in 51 has no jitter at its first instant
         nightly = schedule({**MINUTELY, "jitter": 50}, name=f"nightly {number}")
         first = versions.occurrences.compile(nightly.version.spec, seed=str(nightly.pk)).next_after(begin)
         if first.due > first.nominal:
