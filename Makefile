@@ -74,7 +74,8 @@ containers: install-dev ## Check the container files, without a container engine
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 	@if [ -x $(BIN)/hadolint ]; then set -x; $(BIN)/hadolint docker/Dockerfile; else echo "hadolint: none for this machine"; fi
 
-bench: install-dev ## Measure, and write the figures to tests/benchmarks/results
+bench: install-dev ## Measure, beside peers in an environment of their own, and write the figures to tests/benchmarks/results
+	@VENV=$(VENV)-bench ./.ci/install requirements-bench.txt
 	$(BIN)/python -m tests.benchmarks
 
 bench-required: install-dev ## Measure the limits that must be kept: one table, pass or fail
@@ -92,6 +93,8 @@ lock: ## Write the lock files anew from pyproject.toml (needs uv)
 		--no-emit-index-url --extra embedded --output-file requirements.txt
 	$(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --extra embedded --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
 
 clean: ## Delete caches and the virtual environment (not the data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* htmlcov build dist *.egg-info

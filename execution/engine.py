@@ -27,6 +27,11 @@ Params = Mapping[str, Any]
 #: The first CTE of the protocol's statements: Postgres's clock, read once, unless the caller binds another `now`.
 CLOCK = "clock AS MATERIALIZED (SELECT coalesce(%(now)s::timestamptz, clock_timestamp()) AS now)"
 
+#: A connection keeps its cursor for the next statement: making one and learning the types of all columns anew takes
+#: as long as the rest of what this side does for a statement.
+_CURSOR = "_engine_cursor"
+MOST_KEPT_ROWS = 1_000
+
 #: What is raised when Postgres is away or a statement ran into the engine's timeouts.
 DatabaseAway = (OperationalError, InterfaceError)
 
@@ -49,9 +54,17 @@ def fetch_all(sql: str, params: Params, *, using: str | None = None) -> list[Any
     connection = connections[using or alias()]
     connection.ensure_connection()
     text, names = _native(sql)
-    with connection.wrap_database_errors, RawCursor(connection.connection, row_factory=namedtuple_row) as cursor:
+    cursor: RawCursor[Any] | None = getattr(connection, _CURSOR, None)
+    if cursor is None or cursor.connection is not connection.connection:
+        cursor = RawCursor(connection.connection, row_factory=namedtuple_row)
+    setattr(connection, _CURSOR, None)  # until it is known that it can be used again
+    with connection.wrap_database_errors:
         cursor.execute(text, [params[name] for name in names], prepare=True)
-        return cursor.fetchall() if cursor.description is not None else []
+        # Not `description`, which makes an object for every column.
+        rows = cursor.fetchall() if cursor.rownumber is not None else []
+    if len(rows) <= MOST_KEPT_ROWS:  # it keeps its last answer in memory
+        setattr(connection, _CURSOR, cursor)
+    return rows
 
 
 _PLACES: Final = re.compile(r"%(?:\((\w+)\)s|%)")

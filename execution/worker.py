@@ -58,7 +58,8 @@ ORDER_SECONDS = 5.0
 TIMER_SECONDS = 1.0
 REDRIVE_SECONDS = 0.5
 SLOW_SECONDS = 30.0
-BACKLOG_PAUSE = 0.05  # seconds between fillings of the in-flight windows while more work waits than they hold
+BACKLOG_PAUSE = 0.05  # least seconds between fillings of the in-flight windows while more work waits than they hold
+LONGEST_BACKLOG_PAUSE = 0.25
 SHORTEST_PAUSE = 0.005  # seconds between fillings for what is due at instants of its own
 COLD_SHUTDOWN_SECONDS = 5.0  # what Celery may take for a cold shutdown after its soft one
 DEAF_SECONDS = 20.0  # with free slots, hints in its queues and none received for so long, a worker is deaf
@@ -119,6 +120,7 @@ class Housekeeper(Background):
             _Duty("hearing", ORDER_SECONDS, self._listen_to_itself),
         ]
         self.backlog = False
+        self.backlog_pause = BACKLOG_PAUSE
         self.awaited = False
         self.received = 0
         self.silent_since: float | None = None
@@ -133,12 +135,15 @@ class Housekeeper(Background):
     def _fill(self) -> float | None:
         """Between sweeps, as long as more waits than the windows hold, and at the instant when something is due."""
         if self.backlog or self.awaited:
-            self.backlog = dispatch.fill() > 0
-        self.awaited = False
-        if self.backlog:
-            return BACKLOG_PAUSE
+            sent = dispatch.fill()
+            self.backlog = sent > 0
+            self.backlog_pause = backlog_pause(
+                sent, window=settings.WORKFLOW_IN_FLIGHT_PER_LEVEL, last=self.backlog_pause
+            )
         due_in = handoff.next_due(queues=settings.WORKFLOW_QUEUES, within=settings.WORKFLOW_SWEEP_SECONDS)
         self.awaited = due_in is not None
+        if self.backlog:
+            return self.backlog_pause if due_in is None else min(self.backlog_pause, max(due_in, BACKLOG_PAUSE))
         return None if due_in is None else max(due_in, SHORTEST_PAUSE)
 
     def _rescue(self) -> None:
@@ -213,6 +218,22 @@ class Housekeeper(Background):
             return dispatch.depth(self.consumption.served()) > 0
         except BrokerAway:
             return False
+
+
+def backlog_pause(sent: int, *, window: int, last: float) -> float:
+    """Seconds until the in-flight windows are filled again: when about half of one will have been used up.
+
+    Every filling costs a look at all windows, however little there is to send.
+
+    Args:
+        sent: hints that the filling after the `last` pause has sent.
+
+    >>> backlog_pause(25, window=200, last=0.05), backlog_pause(200, window=200, last=0.2)
+    (0.2, 0.1)
+    """
+    if not sent:
+        return BACKLOG_PAUSE
+    return min(max(BACKLOG_PAUSE, last * window / 2 / sent), LONGEST_BACKLOG_PAUSE)
 
 
 class _Duty:

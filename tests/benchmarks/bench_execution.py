@@ -1,15 +1,17 @@
 """What the engine costs on top of Celery: the way from a committed call into a step's body, and steps per second.
 
     python -m tests.benchmarks.bench_execution [--calls 300] [--executions 2000] [--json PATH] [--no-fsync] [--profile]
+                                               [--only-throughput]
 
 Postgres and Redis are started for the run, on free ports. A commit waits for the disk (fsync), as it must for the
-promises to hold; `--no-fsync` shows what is left of the time where the disk costs nothing. Both sides run the
-same body on one prefork worker of two processes, one side after the other:
+promises to hold; `--no-fsync` shows what is left of the time where the disk costs nothing. All sides run the
+same body in two processes of one worker (procrastinate: two workers), one side after the other, and log warnings only:
 
 - latency: calls one at a time, on an idle worker. "call" counts from before the call, "commit" from the commit.
 - throughput: everything is queued first, then the worker starts; from the first body to the last, in bodies a second.
   Beside it stands what one execution costs in processor time, in Postgres, in the worker's parent and in its pool
-  processes: on a machine that does other things as well, this is the figure to compare.
+  processes: on a machine that does other things as well, this is the figure to compare. Peers that record something
+  too, Celery with django-celery-results and procrastinate, are measured in the same run (`peer_processes`).
 
 `--profile` runs executions in this process instead, under cProfile, and prints where `runner.run` spends its time.
 """
@@ -25,7 +27,7 @@ import pstats
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ import psutil
 
 from scheduling_project.embedded import EmbeddedPostgres, EmbeddedRedis
 from scheduling_project.environment import PROJECT_ROOT
+from tests.benchmarks import peer_processes
 from tests.benchmarks.execution_app import stamp
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ SLOTS = 2
 WARM_UP = 30
 PAUSE = 0.01  # seconds between calls, so that the worker is idle again
 BATCH = 200
+QUIET = ("-l", "WARNING")
 
 
 @contextmanager
@@ -81,18 +85,19 @@ def processor_time(*processes: psutil.Process) -> float:
 
 
 class Usage:
-    """Processor time of Postgres and of a worker from now on."""
+    """Processor time of Postgres and of workers from now on."""
 
-    def __init__(self, postgres: int, worker: int) -> None:
+    def __init__(self, postgres: int, workers: Sequence[int]) -> None:
         self.postgres = psutil.Process(postgres)
-        self.worker = psutil.Process(worker)
+        self.workers = [psutil.Process(worker) for worker in workers]
         self.began = self._now()
 
     def _now(self) -> dict[str, float]:
+        children = [child for worker in self.workers for child in worker.children(recursive=True)]
         return {
             "postgres": processor_time(self.postgres, *self.postgres.children(recursive=True)),
-            "worker_parent": processor_time(self.worker),
-            "worker_processes": processor_time(*self.worker.children(recursive=True)),
+            "worker_parent": processor_time(*self.workers),
+            "worker_processes": processor_time(*children),
         }
 
     def per_run(self, count: int) -> dict[str, float]:
@@ -157,19 +162,25 @@ def latency(call: Callable[[], tuple[float, float]], stamps: Path, calls: int) -
     return {"call_to_body_ms": percentiles(from_call), "commit_to_body_ms": percentiles(from_commit)}
 
 
-def throughput(start_worker: Callable[[], int], postgres: int, stamps: Path, count: int) -> dict[str, Any]:
+def throughput(start_worker: Callable[[], list[int]], postgres: int, stamps: Path, count: int) -> dict[str, Any]:
     """Bodies per second, from the first to the last, with everything queued before the worker starts.
 
-    What a run costs in processor time is counted from when the worker is up: its start is not part of it.
+    What a run costs in processor time is counted from when the first has run: a worker's start is not part of it.
     """
     before = stamp.count(stamps)
-    usage = Usage(postgres, start_worker())
-    counted_from = stamp.count(stamps)
+    workers = start_worker()
     deadline = time.monotonic() + 300
-    while stamp.count(stamps) < before + count:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{stamp.count(stamps) - before} of {count} ran")
-        time.sleep(0.05)
+
+    def wait_for(runs: int) -> None:
+        while stamp.count(stamps) < before + runs:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{stamp.count(stamps) - before} of {count} ran")
+            time.sleep(0.02)
+
+    wait_for(1)
+    usage = Usage(postgres, workers)
+    counted_from = stamp.count(stamps)
+    wait_for(count)
     cost = usage.per_run(max(1, before + count - counted_from))
     ran = sorted(stamp.read(stamps)[before:])
     return {"per_second": round((len(ran) - 1) / (ran[-1] - ran[0]), 1), "cpu_ms_per_run": cost}
@@ -209,6 +220,19 @@ def start_bare(processes: Processes) -> GuardedProcess:
     return process
 
 
+def measure_peers(folder: Path, postgres: int, executions: int) -> dict[str, Any]:
+    """The throughput of each peer; nothing where their environment is missing."""
+    found: dict[str, Any] = {}
+    python = peer_processes.interpreter()
+    for name in peer_processes.PEERS if python is not None else ():
+        assert python is not None
+        peer = peer_processes.Peer(name, python, folder)
+        peer.prepare(executions)
+        with peer.workers(SLOTS) as start:
+            found[name] = throughput(start, postgres, peer.stamps, executions)
+    return found
+
+
 def measure(folder: Path, postgres: int, *, calls: int, executions: int) -> dict[str, Any]:
     from scheduling_project.drills.processes import Processes, environment
     from tests.benchmarks.execution_app import bare
@@ -229,27 +253,30 @@ def measure(folder: Path, postgres: int, *, calls: int, executions: int) -> dict
     }
     result: dict[str, Any] = {"engine": {}, "bare": {}}
     try:
-        worker = start_bare(sides["bare"])
-        result["bare"] |= latency(call_bare, stamps["bare"], calls)
-        worker.stop()
-        sides["engine"].worker(slots=SLOTS)
-        result["engine"] |= latency(lambda: call_engine(workflow), stamps["engine"], calls)
-        sides["engine"].stop()
+        if calls:
+            worker = start_bare(sides["bare"])
+            result["bare"] |= latency(call_bare, stamps["bare"], calls)
+            worker.stop()
+            sides["engine"].worker(slots=SLOTS, options=QUIET)
+            result["engine"] |= latency(lambda: call_engine(workflow), stamps["engine"], calls)
+            sides["engine"].stop()
 
         for _ in range(executions):
             bare.task.apply_async()
         started: list[GuardedProcess] = []
 
-        def start_bare_worker() -> int:
+        def start_bare_worker() -> list[int]:
             started.append(start_bare(sides["bare"]))
-            return started[0].pid
+            return [started[0].pid]
 
         result["bare"] |= throughput(start_bare_worker, postgres, stamps["bare"], executions)
         started[0].stop()
         result["engine"]["created_per_second"] = round(queue_executions(workflow, executions), 1)
         result["engine"] |= throughput(
-            lambda: sides["engine"].worker(slots=SLOTS).pid, postgres, stamps["engine"], executions
+            lambda: [sides["engine"].worker(slots=SLOTS, options=QUIET).pid], postgres, stamps["engine"], executions
         )
+        sides["engine"].stop()
+        result["peers"] = measure_peers(folder, postgres, executions)
         result["ratio_to_bare"] = round(result["engine"]["per_second"] / result["bare"]["per_second"], 3)
     finally:
         for processes in sides.values():
@@ -280,23 +307,27 @@ def profile(count: int) -> pstats.Stats:
 
 def show(result: dict[str, Any]) -> None:
     engine, bare = result["engine"], result["bare"]
-    print(f"{'':<28}{'p50':>9}{'p90':>9}{'p99':>9}   ms, one call at a time on an idle worker")
-    for label, row in (
-        ("bare Celery, call → body", bare["call_to_body_ms"]),
-        ("engine, call → body", engine["call_to_body_ms"]),
-        ("engine, commit → body", engine["commit_to_body_ms"]),
-    ):
-        print(f"{label:<28}{row['p50']:>9.2f}{row['p90']:>9.2f}{row['p99']:>9.2f}")
-    print()
-    print(f"{'':<14}{'a second':>9}   ms of processor time each: Postgres, worker's parent, its {SLOTS} processes")
-    for label, row in (("bare Celery", bare), ("engine", engine)):
+    if "call_to_body_ms" in bare:
+        print(f"{'':<28}{'p50':>9}{'p90':>9}{'p99':>9}   ms, one call at a time on an idle worker")
+        for label, row in (
+            ("bare Celery, call → body", bare["call_to_body_ms"]),
+            ("engine, call → body", engine["call_to_body_ms"]),
+            ("engine, commit → body", engine["commit_to_body_ms"]),
+        ):
+            print(f"{label:<28}{row['p50']:>9.2f}{row['p90']:>9.2f}{row['p99']:>9.2f}")
+        print()
+    print(f"{'':<18}{'a second':>9}   ms of processor time each: Postgres, worker's parent, its {SLOTS} processes, all")
+    peers = [(peer_processes.TITLES[name], row) for name, row in result["peers"].items()]
+    for label, row in [("bare Celery", bare), *peers, ("engine", engine)]:
         cost = row["cpu_ms_per_run"]
         print(
-            f"{label:<14}{row['per_second']:>9.0f}{cost['postgres']:>12.2f}{cost['worker_parent']:>8.2f}"
-            f"{cost['worker_processes']:>8.2f}"
+            f"{label:<18}{row['per_second']:>9.0f}{cost['postgres']:>12.2f}{cost['worker_parent']:>8.2f}"
+            f"{cost['worker_processes']:>8.2f}{sum(cost.values()):>8.2f}"
         )
-    print(f"{'ratio':<14}{result['ratio_to_bare']:>9.2f}")
-    print(f"{'created':<14}{engine['created_per_second']:>9.0f}   (in batches of {BATCH})")
+    if not peers:
+        print("The peers are not installed: make bench does that.")
+    print(f"{'ratio to bare':<18}{result['ratio_to_bare']:>9.2f}")
+    print(f"{'created':<18}{engine['created_per_second']:>9.0f}   (in batches of {BATCH})")
 
 
 def main() -> int:
@@ -305,6 +336,7 @@ def main() -> int:
     parser.add_argument("--executions", type=int, default=2000)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--no-fsync", action="store_true", help="Postgres does not wait for the disk")
+    parser.add_argument("--only-throughput", action="store_true", help="no calls one at a time")
     parser.add_argument("--profile", action="store_true", help="profile runner.run in this process instead")
     options = parser.parse_args()
     durable = not options.no_fsync
@@ -314,7 +346,9 @@ def main() -> int:
             stats.sort_stats("tottime").print_stats(25)
             stats.sort_stats("cumtime").print_stats(45)
             return 0
-        result = measure(Path(name), postgres, calls=options.calls, executions=options.executions)
+        result = measure(
+            Path(name), postgres, calls=0 if options.only_throughput else options.calls, executions=options.executions
+        )
     show(result)
     if options.json:
         facts = {"python": platform.python_version(), "cpus": os.cpu_count(), "slots": SLOTS, "fsync": durable}

@@ -148,8 +148,40 @@ def test_a_backlog_is_sent_in_quick_turns_until_it_is_gone(monkeypatch: pytest.M
     keeper = Housekeeper(consumer())
     assert keeper._fill() is None
     keeper._sweep()
-    assert [keeper._fill(), keeper._fill(), keeper._fill()] == [worker.BACKLOG_PAUSE, None, None]
+    assert [keeper._fill(), keeper._fill(), keeper._fill()] == [worker.LONGEST_BACKLOG_PAUSE, None, None]
     assert filled == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "last", "pause"),
+    [
+        (0, 0.25, worker.BACKLOG_PAUSE),
+        (1, 0.05, worker.LONGEST_BACKLOG_PAUSE),
+        (50, 0.1, 0.2),
+        (100, 0.1, 0.1),
+        (200, 0.2, 0.1),
+        (4_000, 0.05, worker.BACKLOG_PAUSE),
+    ],
+)
+def test_the_windows_are_filled_when_about_half_of_one_is_used_up(sent: int, last: float, pause: float) -> None:
+    assert worker.backlog_pause(sent, window=200, last=last) == pytest.approx(pause)
+
+
+@pytest.mark.django_db
+def test_what_becomes_due_is_not_late_because_of_a_backlog() -> None:
+    flow.begin({"a": flow.http()})
+    keeper = Housekeeper(consumer())
+    keeper.backlog_pause = worker.LONGEST_BACKLOG_PAUSE
+    StepRun.objects.update(dispatched_at=None, dispatches=0, available_at=engine.now())
+    flow.begin({"a": flow.http()})
+    later = StepRun.objects.order_by("id").last()
+    assert later is not None
+    due_at = engine.now() + timedelta(seconds=worker.LONGEST_BACKLOG_PAUSE * 0.8)
+    StepRun.objects.filter(pk=later.pk).update(dispatched_at=None, dispatches=0, available_at=due_at)
+    keeper.backlog = True
+    pause = keeper._fill()
+    assert pause is not None
+    assert worker.BACKLOG_PAUSE <= pause < worker.LONGEST_BACKLOG_PAUSE
 
 
 @pytest.mark.django_db
@@ -161,7 +193,7 @@ def test_what_is_due_at_an_instant_of_its_own_is_sent_at_that_instant(monkeypatc
     assert due_in is not None
     assert worker.SHORTEST_PAUSE <= due_in <= 0.9
     StepRun.objects.update(available_at=engine.now())
-    assert keeper._fill() == worker.BACKLOG_PAUSE
+    assert keeper._fill() == worker.LONGEST_BACKLOG_PAUSE
     run.refresh_from_db()
     assert run.dispatched_at is not None
 
