@@ -66,15 +66,44 @@ class QueueState:
         return min((level.oldest_at for level in self.levels if level.oldest_at), default=None)
 
 
-# Each branch reads one partial index and nothing else, so that a hundred thousand waiting rows cost milliseconds.
+# What waits may be a hundred thousand rows: each level of each queue is found by a leap through the index (a recursive
+# look for the next one) and its rows are counted in the index, without comparing them to each other as GROUP BY does.
+# Each of the other branches reads one partial index, which stays small.
 STATS = """
+WITH RECURSIVE level AS (
+    (SELECT queue, priority FROM execution_steprun WHERE state IN ('queued', 'retryable') AND dispatched_at IS NULL
+     ORDER BY queue, priority LIMIT 1)
+    UNION ALL
+    SELECT next.queue, next.priority FROM level CROSS JOIN LATERAL (
+        SELECT s.queue, s.priority FROM execution_steprun s
+        WHERE s.state IN ('queued', 'retryable') AND s.dispatched_at IS NULL
+          AND (s.queue, s.priority) > (level.queue, level.priority)
+        ORDER BY s.queue, s.priority LIMIT 1
+    ) next
+)
 SELECT queue, priority, sum(waiting)::bigint AS waiting, sum(in_flight)::bigint AS in_flight,
        sum(running)::bigint AS running, sum(later)::bigint AS later, min(oldest_at) AS oldest_at
 FROM (
-    SELECT queue, priority, count(*) FILTER (WHERE available_at <= now()) AS waiting, 0 AS in_flight, 0 AS running,
-           count(*) FILTER (WHERE available_at > now()) AS later,
-           min(available_at) FILTER (WHERE available_at <= now()) AS oldest_at
-    FROM execution_steprun WHERE state IN ('queued', 'retryable') AND dispatched_at IS NULL GROUP BY queue, priority
+    SELECT l.queue, l.priority, due.waiting, 0 AS in_flight, 0 AS running, due_later.later,
+           oldest.available_at AS oldest_at
+    FROM level l
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS waiting FROM execution_steprun s
+        WHERE s.queue = l.queue AND s.priority = l.priority AND s.state IN ('queued', 'retryable')
+          AND s.dispatched_at IS NULL AND s.available_at <= now()
+    ) due
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS later FROM execution_steprun s
+        WHERE s.queue = l.queue AND s.priority = l.priority AND s.state IN ('queued', 'retryable')
+          AND s.dispatched_at IS NULL AND s.available_at > now()
+    ) due_later
+    LEFT JOIN LATERAL (
+        SELECT s.available_at FROM execution_steprun s
+        WHERE s.queue = l.queue AND s.priority = l.priority AND s.state IN ('queued', 'retryable')
+          AND s.dispatched_at IS NULL AND s.available_at <= now()
+        ORDER BY s.available_at LIMIT 1
+    ) oldest ON true
+    WHERE %(queues)s::text[] IS NULL OR l.queue = ANY(%(queues)s::text[])
     UNION ALL
     SELECT queue, priority, 0, count(*), 0, 0, min(available_at)
     FROM execution_steprun WHERE state IN ('queued', 'retryable') AND dispatched_at IS NOT NULL

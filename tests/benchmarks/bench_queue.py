@@ -7,7 +7,8 @@ Everything runs in this process, on servers started for the run that wait for th
 there, since an enqueued or re-prioritised step run is also published. Under `--past N` as many finished executions
 are laid down before the last round is measured again (the full form: a million, some minutes). Columns are median and
 p99 in milliseconds, and the mean processor time of this process and Postgres together, which is the figure to compare
-on a machine that does other things as well; `growth` compares it with the first column; each bar is for the p99.
+on a machine that does other things as well; `growth` compares it with the first column; each bar is for the p99. What a
+long past adds is the processor time of the last column over that of the one before it (bar: 1.5 times).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.benchmarks.bench_execution import make_workflow, percentiles, process
 from tests.benchmarks.execution_app import stamp
 
 OPERATION, VIEW, LETTERS, FAN = 5.0, 50.0, 100.0, 60_000.0  # bars, in milliseconds
+PAST_GROWTH = 1.5  # a long past may cost so many times as much
 LEASE = 30.0
 GROUPS = 40  # fingerprints among the dead letters
 #: Operation → bar.
@@ -215,8 +217,16 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
         columns[f"and {options.past:,} finished"] = operations(workflow, options.rounds)
         say(f"{options.past:,} finished: measured")
     result["letters"] = letters(options.letters)
-    result["letters_count"] = options.letters
+    result |= {"letters_count": options.letters, "past": options.past}
     return result | {"columns": columns}
+
+
+def past_growth(result: dict[str, Any]) -> dict[str, float]:
+    """Processor time of each operation with a long past, over that without; nothing where none was laid down."""
+    if not result["past"]:
+        return {}
+    without, with_past = list(result["columns"].values())[-2:]
+    return {name: with_past[name]["cpu"] / max(without[name]["cpu"], 0.001) for name in BARS}
 
 
 def misses(result: dict[str, Any]) -> list[str]:
@@ -226,6 +236,11 @@ def misses(result: dict[str, Any]) -> list[str]:
         for name, bar in BARS.items()
         for column, row in result["columns"].items()
         if row[name]["p99"] > bar
+    ]
+    found += [
+        f"{name}: {growth:.2f} times the processor time with a long past, bar {PAST_GROWTH:g}"
+        for name, growth in past_growth(result).items()
+        if growth > PAST_GROWTH
     ]
     if result["letters"]["p99"] > LETTERS:
         found.append(f"letters by group: p99 {result['letters']['p99']:g} ms, bar {LETTERS:g}")
@@ -245,6 +260,9 @@ def show(result: dict[str, Any]) -> None:
     view, over = result["letters"], f"{result['letters_count']:,}"
     print(f"letters by group   {view['p50']:.1f} / {view['p99']:.1f} ms over {over} (bar {LETTERS:g})")
     print(f"fan-out and fan-in {result['fan_out_ms'] / 1000:.1f} s for {result['fan_out_items']:,} items (bar 60)")
+    if growths := past_growth(result):
+        worst = max(growths, key=lambda name: growths[name])
+        print(print(f"with {result['past']:,} finished: up to {growths[worst]:.2f}× ({worst}; bar {PAST_GROWTH:g}×)"))
     for miss in misses(result):
         print(f"over its bar: {miss}")
 
