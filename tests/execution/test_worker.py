@@ -167,31 +167,34 @@ def test_the_windows_are_filled_when_about_half_of_one_is_used_up(sent: int, las
     assert worker.backlog_pause(sent, window=200, last=last) == pytest.approx(pause)
 
 
-@pytest.mark.django_db
-def test_what_becomes_due_is_not_late_because_of_a_backlog() -> None:
+@pytest.mark.django_db(transaction=True)
+def test_what_becomes_due_is_not_late_because_of_a_backlog(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.WORKFLOW_SWEEP_SECONDS = 600
+    monkeypatch.setattr(worker, "LONGEST_BACKLOG_PAUSE", 600)
     flow.begin({"a": flow.http()})
     keeper = Housekeeper(consumer())
-    keeper.backlog_pause = worker.LONGEST_BACKLOG_PAUSE
+    keeper.backlog_pause = 500
     StepRun.objects.update(dispatched_at=None, dispatches=0, available_at=engine.now())
     flow.begin({"a": flow.http()})
     later = StepRun.objects.order_by("id").last()
     assert later is not None
-    due_at = engine.now() + timedelta(seconds=worker.LONGEST_BACKLOG_PAUSE * 0.8)
+    due_at = engine.now() + timedelta(seconds=300)
     StepRun.objects.filter(pk=later.pk).update(dispatched_at=None, dispatches=0, available_at=due_at)
     keeper.backlog = True
     pause = keeper._fill()
     assert pause is not None
-    assert worker.BACKLOG_PAUSE <= pause < worker.LONGEST_BACKLOG_PAUSE
+    assert worker.BACKLOG_PAUSE <= pause <= 300
 
 
-@pytest.mark.django_db
-def test_what_is_due_at_an_instant_of_its_own_is_sent_at_that_instant(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_what_is_due_at_an_instant_of_its_own_is_sent_at_that_instant(settings: Any) -> None:
+    settings.WORKFLOW_SWEEP_SECONDS = 600
     run = flow.step(flow.begin({"a": flow.http()}), "a")
-    StepRun.objects.update(dispatched_at=None, dispatches=0, available_at=engine.now() + timedelta(seconds=0.9))
+    StepRun.objects.update(dispatched_at=None, dispatches=0, available_at=engine.now() + timedelta(seconds=300))
     keeper = Housekeeper(consumer())
     due_in = keeper._fill()
     assert due_in is not None
-    assert worker.SHORTEST_PAUSE <= due_in <= 0.9
+    assert worker.SHORTEST_PAUSE <= due_in <= 300
     StepRun.objects.update(available_at=engine.now())
     assert keeper._fill() == worker.LONGEST_BACKLOG_PAUSE
     run.refresh_from_db()
