@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from execution import engine, pools, queues
+from execution import engine, expected_start, pools, queues
 from execution.models import Execution, Pool, StepRun
 from execution.plans import plan_by_id
 from execution.queues import QueueState
@@ -41,7 +41,8 @@ def why(execution: Execution) -> dict[str, Any]:
     )
     lanes = {run.queue for run in runs if run.state in STEP_CLAIMABLE}
     states = queues.service(sorted(lanes)) if lanes else {}
-    blockers = [_blocker(run, execution, states, now) for run in runs]
+    judged: set[str] = set()  # pools and keys about which the first of the steps that wait for them has been told
+    blockers = [_blocker(run, execution, states, judged, now) for run in runs]
     if execution.state == ExecutionState.PAUSED:
         return _answer(execution, f"It is {execution.state_reason or 'paused'}; resume it.", blockers)
     running = sum(1 for blocker in blockers if blocker.code == "running")
@@ -57,6 +58,7 @@ def _answer(execution: Execution, summary: str, blockers: list[Blocker]) -> dict
         "state": execution.state,
         "summary": summary,
         "estimated_start": min(expected, default=None),
+        "deadline_at": execution.deadline_at,
         "blockers": [blocker.as_json() for blocker in blockers],
     }
 
@@ -66,12 +68,14 @@ def _ended(execution: Execution) -> str:
     return f"{word}: {execution.state_reason}" if execution.state_reason else str(word)
 
 
-def _blocker(run: StepRun, execution: Execution, lanes: dict[str, QueueState], now: datetime) -> Blocker:
+def _blocker(
+    run: StepRun, execution: Execution, lanes: dict[str, QueueState], judged: set[str], now: datetime
+) -> Blocker:
     name = str(run).removeprefix(f"{execution.workflow.name}.")
     if run.state == StepState.RUNNING:
         return Blocker(name, "running", f"{name} runs on {run.worker} (attempt {run.attempt}).", None, run.pk)
     if run.state == StepState.WAITING:
-        code, message, until = _waiting(run, execution, name)
+        code, message, until = _waiting(run, execution, name, judged, now)
         return Blocker(name, code, message, until, run.pk)
     if run.available_at > now:
         if run.rate_slot_at is not None:
@@ -86,7 +90,9 @@ def _blocker(run: StepRun, execution: Execution, lanes: dict[str, QueueState], n
     return _queued(run, name, lanes.get(run.queue, QueueState(run.queue)), now)
 
 
-def _waiting(run: StepRun, execution: Execution, name: str) -> tuple[str, str, datetime | None]:
+def _waiting(
+    run: StepRun, execution: Execution, name: str, judged: set[str], now: datetime
+) -> tuple[str, str, datetime | None]:
     match run.waiting_for:
         case WaitingFor.NEEDS:
             needs = plan_by_id(execution.version_id).steps[run.name].needs
@@ -106,14 +112,30 @@ def _waiting(run: StepRun, execution: Execution, name: str) -> tuple[str, str, d
         case WaitingFor.CHILD:
             if run.kind == "workflow" and run.items_open == 0:
                 called = plan_by_id(execution.version_id).steps[run.name].target
-                return "child", f"{name} waits for execution {run.last_token} of workflow {called}.", None
+                children = Execution.objects.filter(pk__in=[run.last_token])
+                state = children.values_list("state", flat=True).first()
+                told = f"{name} waits for execution {run.last_token} of workflow {called}, which is {state or 'gone'}."
+                return "child", told, None
             return "child", f"{name} waits for {run.items_open} of its items.", None
         case WaitingFor.POOL:
-            return "pool", f"{name} waits for {run.pool_units} of pool {run.pool}, {_pool_users(run.pool)}.", None
+            told = f"{name} waits for {run.pool_units} of pool {run.pool}"
+            if f"pool {run.pool}" in judged:
+                return "pool", f"{told}, behind others of this execution.", None
+            judged.add(f"pool {run.pool}")
+            until = expected_start.of_pool(
+                run.pool, step_run=run.pk, priority=run.priority, units=run.pool_units, now=now
+            )
+            return "pool", f"{told}, {_pool_users(run.pool)}.", until
         case _:
             key = execution.concurrency_key
+            if "key" in judged:
+                return "key", f"{name} waits for the concurrency key {key} too.", None
+            judged.add("key")
             held = _named(pools.key_holders(key, limit=MOST_NAMED + 1))
-            return "key", f"{name} waits for its concurrency key {key}, held by {held}.", None
+            until = expected_start.of_key(
+                key, execution=execution.pk, workflow=execution.workflow_id, priority=execution.priority, now=now
+            )
+            return "key", f"{name} waits for its concurrency key {key}, held by {held}.", until
 
 
 def _pool_users(name: str) -> str:
@@ -143,15 +165,6 @@ SELECT count(*) AS ahead FROM (
 ) counted
 """
 
-# How fast the queue went lately, from the latest attempts of all queues: a bounded number of rows, whatever the load.
-THROUGHPUT = """
-SELECT count(*) AS begun, extract(epoch FROM %(now)s::timestamptz - min(latest.started_at))::float8 AS seconds
-FROM (
-    SELECT step_run_id, started_at FROM execution_attempt WHERE id > %(since)s::uuid ORDER BY id DESC LIMIT 1000
-) latest
-JOIN execution_steprun s ON s.id = latest.step_run_id WHERE s.queue = %(queue)s::text
-"""
-
 
 def _queued(run: StepRun, name: str, lane: QueueState, now: datetime) -> Blocker:
     if lane.paused_at is not None:
@@ -166,11 +179,11 @@ def _queued(run: StepRun, name: str, lane: QueueState, now: datetime) -> Blocker
         )
     params = {"queue": run.queue, "priority": run.priority, "available_at": run.available_at, "now": now}
     ahead = engine.fetch_all(BEFORE, params, using="default")[0].ahead
+    busy = lane.total("running")
     if ahead == 0:
-        message = f"{name} is next in queue {run.queue}; {lane.total('running')} of {lane.slots} slots are busy."
-        return Blocker(name, "next", message, None, run.pk)
-    since = UUID(int=int((now - timedelta(minutes=10)).timestamp() * 1000) << 80)
-    lately = engine.fetch_all(THROUGHPUT, {"queue": run.queue, "since": since, "now": now}, using="default")[0]
-    until = now + timedelta(seconds=ahead * max(lately.seconds, 0.001) / lately.begun) if lately.begun else None
+        message = f"{name} is next in queue {run.queue}; {busy} of {lane.slots} slots are busy."
+        until = now if busy < lane.slots else expected_start.in_queue(run.queue, ahead=1, now=now)
+        return Blocker(name, "next", message, until, run.pk)
+    until = expected_start.in_queue(run.queue, ahead=ahead, now=now)
     message = f"{name} waits in queue {run.queue} behind {'more than ' * (ahead > 10_000)}{min(ahead, 10_000)} others."
     return Blocker(name, "behind", message, until, run.pk)

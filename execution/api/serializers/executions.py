@@ -238,4 +238,5 @@ class WhySerializer(StrictSerializer):
     state = serializers.ChoiceField(choices=ExecutionState.choices, **READ)
     summary = serializers.CharField(**READ)
     estimated_start = serializers.DateTimeField(allow_null=True, **READ)
+    deadline_at = serializers.DateTimeField(allow_null=True, help_text="It is cancelled then.", **READ)
     blockers = BlockerSerializer(many=True, **READ)
