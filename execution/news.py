@@ -2,9 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from execution import engine
+
+#: What others may start something on, such as ``schedule.fire_missed``: rows with `type`, `source`, `subject`, `data`.
+EVENT: Final = "event"
+#: Who may want such news: functions of (types, database alias) that return those of the types that they want. Apps
+#: that consume them register here; what nobody wants is never stored.
+SUBSCRIBERS: Final[list[Callable[[Sequence[str], str], set[str]]]] = []
+
+LEAVE: Final = """
+INSERT INTO execution_news (topic, execution_id, subject, data, created_at)
+SELECT %(topic)s::text, NULL, subject, data::jsonb, clock_timestamp()
+FROM unnest(%(subjects)s::text[], %(data)s::text[]) AS new (subject, data)
+"""
+
+
+def wanted(types: Sequence[str], *, using: str | None = None) -> set[str]:
+    """Which of these types of events somebody wants now."""
+    alias = using or engine.alias()
+    return set().union(*(subscriber(types, alias) for subscriber in SUBSCRIBERS))
+
+
+def leave(type: str, told: Sequence[tuple[str, str, dict[str, Any]]], *, using: str | None = None) -> None:
+    """Leave news of one type, each with its source, subject and data, in the open transaction; ask `wanted` first."""
+    if told:
+        rows = [
+            engine.dump_json({"type": type, "source": source, "subject": subject, "data": data})
+            for source, subject, data in told
+        ]
+        params = {
+            "topic": EVENT,
+            "subjects": engine.array([subject[:100] for _, subject, _ in told]),
+            "data": engine.array(rows),
+        }
+        engine.fetch_all(LEAVE, params, using=using)
+
 
 # Race: several consumers. Each deletes the rows that it has locked, in the transaction that acts on them: a crash
 # gives them back.

@@ -7,15 +7,19 @@ stops consuming; what it runs is left to end.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
-from execution import audit, engine
+from execution import audit, engine, news
 from execution.models import ProcessReport
 from execution.queues import ALIVE_SECONDS
 from scheduling_project.common.errors import Conflict, NotFound
 from scheduling_project.common.logs import get_logger
 
 log = get_logger(__name__)
+
+#: The type of event that triggers can ask for.
+LOST: Final = "worker.lost"
 
 # Race: two operators, or an operator and the worker's end: the wish is taken where it changes something and the
 # worker lives, in one statement.
@@ -142,6 +146,16 @@ def mark_lost(*, now: datetime | None = None, using: str | None = None) -> list[
         for row in rows:
             _audit(row.name, "lost", "system", f"last seen {row.seen_at:%Y-%m-%d %H:%M:%S} UTC on {row.host}", alias)
             log.warning("worker.lost", worker=row.name, host=row.host, seen_at=row.seen_at.isoformat())
+        if rows and news.wanted([LOST], using=alias):
+            told = [
+                (
+                    f"/workers/{quote(row.name)}",
+                    row.name,
+                    {"worker": row.name, "host": row.host, "seen_at": row.seen_at.isoformat()},
+                )
+                for row in rows
+            ]
+            news.leave(LOST, told, using=alias)
     return [row.name for row in rows]
 
 

@@ -6,7 +6,7 @@ instants is one piece of news.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from execution import engine
+from execution import engine, news
 from execution.models import NotificationRule
 from execution.notifications import intake
 from execution.notifications.kinds import NotificationKind
@@ -27,17 +27,23 @@ from schedules.states import FireOutcome
 #: Starts closer to their instant than this are not late for anybody, so that nothing is asked about them.
 NEVER_LATE_SECONDS: Final = 1.0
 MOST_SILENT: Final = 500
+#: Types of events that triggers can ask for.
+MISSED: Final = "schedule.fire_missed"
+SKIPPED: Final = "schedule.fire_skipped"
 
 
 def note(entries: Iterable[tuple[LedgerRow, Any, bool]], *, now: datetime, using: str) -> None:
     """Leave news of new ledger entries, given with their schedules' rows and whether they are new."""
     moment = now.timestamp()
-    missed, late = [], []
+    missed, late, skipped = [], [], []
     for entry, schedule, is_new in entries:
         if is_new and entry.outcome == FireOutcome.MISSED:
             missed.append((entry, schedule))
+        elif is_new and entry.outcome == FireOutcome.SKIPPED:
+            skipped.append((entry, schedule))
         elif is_new and entry.outcome == FireOutcome.STARTED and moment - entry.due > NEVER_LATE_SECONDS:
             late.append((entry, schedule))
+    _tell({MISSED: missed, SKIPPED: skipped}, using)
     if not missed and not late:
         return
     wanted = intake.wanted([NotificationKind.FIRE_MISSED, NotificationKind.FIRE_LATE], using=using)
@@ -50,6 +56,23 @@ def note(entries: Iterable[tuple[LedgerRow, Any, bool]], *, now: datetime, using
             if moment - entry.due >= least:
                 events.append((_late(entry, schedule, now), schedule.id))
     _publish(events, using)
+
+
+def _tell(found: Mapping[str, Sequence[tuple[LedgerRow, Any]]], using: str) -> None:
+    """Leave what triggers can start something on."""
+    types = [type for type, entries in found.items() if entries]
+    wanted = news.wanted(types, using=using) if types else set()
+    for type in types:
+        if type in wanted:
+            told = [
+                (
+                    f"/schedules/{schedule.id}",
+                    str(schedule.id),
+                    {"schedule_id": str(schedule.id), **_facts(entry, schedule)},
+                )
+                for entry, schedule in found[type]
+            ]
+            news.leave(type, told, using=using)
 
 
 def note_difference(schedule_id: UUID, name: str, differences: int, *, using: str) -> None:
@@ -116,14 +139,18 @@ def _missed(entry: LedgerRow, schedule: Any, now: datetime) -> Told:
         subject=str(schedule.id),
         title=f"{schedule.name} missed {count}: {entry.reason}",
         at=now,
-        data={
-            "schedule": schedule.name,
-            "scheduled_for": _text(entry.first),
-            "until": _text(entry.last),
-            "count": entry.instants,
-            "reason": str(entry.reason),
-        },
+        data=_facts(entry, schedule),
     )
+
+
+def _facts(entry: LedgerRow, schedule: Any) -> dict[str, Any]:
+    return {
+        "schedule": schedule.name,
+        "scheduled_for": _text(entry.first),
+        "until": _text(entry.last),
+        "count": entry.instants,
+        "reason": str(entry.reason),
+    }
 
 
 def _late(entry: LedgerRow, schedule: Any, now: datetime) -> Told:

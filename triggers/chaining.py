@@ -1,7 +1,8 @@
 """Workflows that follow on workflows: changes of executions' states, and what `emit` steps say, as events.
 
 The database leaves a row of news in the transaction of a change, if a trigger asks for it by type
-(``execution.succeeded``, ``execution.*``; migration 0002), and `emit` steps leave one always. `consume` takes the
+(``execution.succeeded``, ``execution.*``; migration 0002); so do schedules and workers for what they have to tell
+(``schedule.fire_missed``, ``worker.lost``), and `emit` steps leave one always. `consume` takes the
 rows and hands them to `triggers.ingest`, each in one transaction: a crash gives the row back. A state event that no
 pattern matches is forgotten; what was emitted is kept in the inbox.
 
@@ -11,6 +12,7 @@ activation is cut, with that reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,12 +39,25 @@ def consume(*, limit: int = 100, using: str | None = None) -> int:
     """Turn up to `limit` news of each kind into events. Returns how many were taken. Safe to run anywhere."""
     alias = using or engine.alias()
     taken = 0
-    for topic in (EXECUTION, EMIT):
+    for topic in (EXECUTION, EMIT, news.EVENT):
         for _ in range(limit):
             if not _consume_one(topic, alias):
                 break
             taken += 1
     return taken
+
+
+_WANTED: Final = """
+SELECT DISTINCT asked.type FROM triggers_trigger t, jsonb_array_elements_text(t.event_types) AS wanted (type),
+    unnest(%(types)s::text[]) AS asked (type)
+WHERE t.watches AND (wanted.type = asked.type OR (
+    right(wanted.type, 1) = '*' AND starts_with(asked.type, left(wanted.type, -1))))
+"""
+
+
+def wanted(types: Sequence[str], using: str) -> set[str]:
+    """Which of these types of news (``schedule.fire_missed``) some enabled trigger names, exactly or by a prefix."""
+    return {row.type for row in engine.fetch_all(_WANTED, {"types": engine.array(list(types))}, using=using)}
 
 
 def hasten(**_: Any) -> None:
@@ -65,7 +80,7 @@ def _consume_one(topic: str, using: str) -> bool:
             log.error("chaining.news_unusable", topic=topic, execution_id=str(row.execution_id), error=str(error))
             return True
         if arrival is not None:
-            ingest.ingest(arrival, sender=Sender("system"), wanted_only=topic == EXECUTION, using=using)
+            ingest.ingest(arrival, sender=Sender("system"), wanted_only=topic != EMIT, using=using)
     return True
 
 
