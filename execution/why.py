@@ -79,13 +79,13 @@ def _blocker(
         return Blocker(name, code, message, until, run.pk)
     if run.available_at > now:
         if run.rate_slot_at is not None:
-            told = f"{name} may begin at {run.available_at.isoformat()}: {run.state_reason}."
+            told = f"{name} may begin at {_instant(run.available_at)}: {run.state_reason}."
             return Blocker(name, "rate", told, run.available_at, run.pk)
         if run.state == StepState.RETRYABLE:
             message = f"{name} failed (attempt {run.attempt}) and is tried again at {run.available_at:%H:%M:%S} UTC."
             return Blocker(name, "retry", message, run.available_at, run.pk)
         return Blocker(
-            name, "not_due", f"{name} is not due before {run.available_at.isoformat()}.", run.available_at, run.pk
+            name, "not_due", f"{name} is not due before {_instant(run.available_at)}.", run.available_at, run.pk
         )
     return _queued(run, name, lanes.get(run.queue, QueueState(run.queue)), now)
 
@@ -106,9 +106,9 @@ def _waiting(
             )
             return "needs", f"{name} waits for {named}.", None
         case WaitingFor.TIMER:
-            return "timer", f"{name} sleeps until {run.available_at.isoformat()}.", run.available_at
+            return "timer", f"{name} sleeps until {_instant(run.available_at)}.", run.available_at
         case WaitingFor.APPROVAL:
-            return "approval", f"{name} waits for approval, at most until {run.available_at.isoformat()}.", None
+            return "approval", f"{name} waits for approval, at most until {_instant(run.available_at)}.", None
         case WaitingFor.CHILD:
             if run.kind == "workflow" and run.items_open == 0:
                 called = plan_by_id(execution.version_id).steps[run.name].target
@@ -187,3 +187,7 @@ def _queued(run: StepRun, name: str, lane: QueueState, now: datetime) -> Blocker
     until = expected_start.in_queue(run.queue, ahead=ahead, now=now)
     message = f"{name} waits in queue {run.queue} behind {'more than ' * (ahead > 10_000)}{min(ahead, 10_000)} others."
     return Blocker(name, "behind", message, until, run.pk)
+
+
+def _instant(value: datetime) -> str:
+    return value.isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import redis
 from django.conf import settings
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -30,8 +30,10 @@ from execution.admin.workflows import listed_executions
 from execution.models import DeadLetter, Execution, ProcessReport, QueueSettings, StepRun, Workflow
 from execution.states import STEP_CLAIMABLE, DeadLetterState, ExecutionState
 from schedules.admin.timing_tables import timing_of
-from schedules.models import FiringSwitch, Schedule
+from schedules.models import FiringSwitch, Schedule, ScheduleFire
 from scheduling_project.common import clock
+from scheduling_project.common.ids import uuid7_floor
+from scheduling_project.unfold import navigation
 
 MOST: Final = 10_000
 MOST_ENDED: Final = 50_000
@@ -42,6 +44,41 @@ OVERDUE: Final = timedelta(seconds=30)
 FORGOTTEN: Final = timedelta(hours=24)
 REDIS_TIMEOUT: Final = 0.5  # seconds
 HOURS: Final = 24
+#: Latest starts over which lateness and waiting are told, and from how many seconds (95 of 100) on they are marked.
+SAMPLE: Final = 2_000
+SLOW: Final = 5.0
+
+# Steps that are due: those that wait and those that are handed over each have a small index of their own, whatever the
+# number of ended ones.
+DUE: Final = """
+SELECT due.queue, due.priority, count(*) AS count FROM (
+    (SELECT s.queue, s.priority FROM execution_steprun s
+     WHERE s.state IN ('queued', 'retryable') AND s.dispatched_at IS NULL AND s.available_at <= %(now)s::timestamptz
+     LIMIT %(most)s::int)
+    UNION ALL
+    (SELECT s.queue, s.priority FROM execution_steprun s
+     WHERE s.state IN ('queued', 'retryable') AND s.dispatched_at IS NOT NULL AND s.available_at <= %(now)s::timestamptz
+     LIMIT %(most)s::int)
+) due
+GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+# How late the latest fires of the hour were taken, and how long the latest executions waited for a worker, in seconds.
+# Both are read from the end of a primary key. What a backfill started is no measure of lateness.
+DELAYS: Final = """
+SELECT
+    (SELECT percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY late) FROM (
+        SELECT greatest(extract(epoch FROM f.recorded_at - f.due_at), 0)::float8 AS late,
+               f.recorded_at, f.outcome, f.note
+        FROM schedules_schedulefire f ORDER BY f.id DESC LIMIT %(sample)s::int
+     ) f WHERE f.outcome = 'started' AND f.note = '' AND f.recorded_at > %(now)s::timestamptz - interval '1 hour'
+    ) AS late,
+    (SELECT percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY waited) FROM (
+        SELECT extract(epoch FROM e.started_at - e.created_at)::float8 AS waited
+        FROM execution_execution e WHERE e.id >= %(first)s::uuid AND e.started_at IS NOT NULL
+        ORDER BY e.id DESC LIMIT %(sample)s::int
+     ) starts) AS waited
+"""
 
 ENDED_BY_HOUR: Final = """
 SELECT floor(extract(epoch FROM %(now)s::timestamptz - finished_at) / 3600)::int AS ago, state, count(*) AS count
@@ -91,14 +128,15 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "may_see_schedules": may("schedules.view_schedule"),
     }
     ended = _ended_by_hour(now) if context["may_see_executions"] else {}
-    context["cards"] = list(_cards(request, now, processes, alive, ended))
+    due = _due_steps(now) if context["may_see_executions"] else []
+    context["cards"] = list(_cards(request, now, processes, alive, ended, due))
     if context["may_see_executions"]:
         latest = Execution.objects.order_by("-id").select_related("workflow").defer("input", "retry_policy")
         context |= {
             "hours": draw_hours(ended, now),
             "has_hours": bool(ended),
             "latest": _with_workflow(list(latest[:LATEST])),
-            "priorities": _priorities(now),
+            "priorities": _priorities(due),
         }
     if context["may_see_schedules"]:
         context["coming"] = _coming()
@@ -114,8 +152,13 @@ def open_letters_badge(request: HttpRequest) -> str:
 
 
 def search(request: HttpRequest, term: str) -> list[SearchResult]:
-    """What the command search finds: schedules and workflows by name, and anything by its whole id."""
-    results: list[SearchResult] = []
+    """What the command search finds: pages, schedules and workflows by name, and anything by its whole id."""
+    results = [
+        SearchResult(title=page["title"], description="Page", link=str(page["link"]), icon=page["icon"])
+        for group in navigation(request)
+        for page in group["items"]
+        if term.lower() in page["title"].lower() and page.get("permission", _everybody)(request)
+    ]
     kinds: tuple[tuple[type[Any], str, str], ...] = (
         (Schedule, "schedules.view_schedule", "calendar_clock"),
         (Workflow, "execution.view_workflow", "account_tree"),
@@ -136,6 +179,10 @@ def search(request: HttpRequest, term: str) -> list[SearchResult]:
     return results
 
 
+def _everybody(request: HttpRequest) -> bool:
+    return True
+
+
 # ── Cards ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -154,6 +201,7 @@ def _cards(
     processes: Sequence[ProcessReport],
     alive: Mapping[str, int],
     hours: Mapping[int, Counter[str]],
+    due: Sequence[Any],
 ) -> Iterator[Card]:
     may = request.user.has_perm
     if may("schedules.view_schedule"):
@@ -162,7 +210,9 @@ def _cards(
         active = _figure(bounded(Schedule.objects.filter(enabled=True)))
         yield Card("Schedules", active, f"active, {paused:,} paused" if paused else "active", url)
     if may("execution.view_execution"):
-        yield from _execution_cards(now, sum(hours.values(), Counter()))
+        yield from _execution_cards(sum(hours.values(), Counter()), due)
+    if may("execution.view_execution") and may("schedules.view_schedule"):
+        yield from _delay_cards(now)
     if may("execution.view_deadletter"):
         count = bounded(DeadLetter.objects.filter(state=DeadLetterState.OPEN))
         url = shown.list_address(DeadLetter, state__exact="open")
@@ -179,13 +229,13 @@ def _cards(
         yield Card("Beats", str(beats), below, url, "" if beats else "bad")
 
 
-def _execution_cards(now: datetime, ended: Counter[str]) -> Iterator[Card]:
+def _execution_cards(ended: Counter[str], due: Sequence[Any]) -> Iterator[Card]:
     running = bounded(Execution.objects.filter(state=ExecutionState.RUNNING))
     paused = bounded(Execution.objects.filter(state=ExecutionState.PAUSED))
     below = f"{paused:,} paused" if paused else "executions"
     yield Card("Running", _figure(running), below, shown.list_address(Execution, state__exact="running"))
     queued = bounded(Execution.objects.filter(state=ExecutionState.QUEUED))
-    steps = bounded(StepRun.objects.filter(state__in=STEP_CLAIMABLE, available_at__lte=now))
+    steps = min(MOST, sum(row.count for row in due))
     yield Card(
         "Queued", _figure(queued), f"{_figure(steps)} steps due", shown.list_address(Execution, state__exact="queued")
     )
@@ -196,6 +246,22 @@ def _execution_cards(now: datetime, ended: Counter[str]) -> Iterator[Card]:
     yield Card("Success, 24 h", rate, below, shown.list_address(Execution, created="24h"), tone)
     url = shown.list_address(Execution, state__exact="failed", created="24h")
     yield Card("Failures, 24 h", f"{bad:,}", "see them" if bad else "none", url, "bad" if bad else "")
+
+
+def _delay_cards(now: datetime) -> Iterator[Card]:
+    """How late schedules fire, and how long executions wait for a worker: 95 of 100 of the last hour."""
+    params = {"now": now, "first": uuid7_floor(now - timedelta(hours=1)), "sample": SAMPLE}
+    row = engine.fetch_one(DELAYS, params, using="default")
+    for label, values, url in (
+        ("Lateness, 1 h", row and row.late, shown.list_address(ScheduleFire)),
+        ("Waiting, 1 h", row and row.waited, shown.list_address(Execution, created="1h")),
+    ):
+        if not values:
+            yield Card(label, "–", "nothing yet", url)
+            continue
+        half, most = values
+        tone = "warn" if most > SLOW else ""
+        yield Card(label, shown.seconds_text(most), f"half within {shown.seconds_text(half)}", url, tone)
 
 
 def _ended_by_hour(now: datetime) -> dict[int, Counter[str]]:
@@ -210,16 +276,17 @@ def _ended_by_hour(now: datetime) -> dict[int, Counter[str]]:
     return hours
 
 
-def _priorities(now: datetime) -> Listed:
+def _due_steps(now: datetime) -> list[Any]:
+    """What is due by queue and priority: rows of queue, priority and count."""
+    return engine.fetch_all(DUE, {"now": now, "most": MOST}, using="default")
+
+
+def _priorities(due: Sequence[Any]) -> Listed:
     """What is due, by queue and priority."""
     table = Listed(("Queue", "Priority", "Steps due"), empty="Nothing waits.")
-    due = StepRun.objects.filter(state__in=STEP_CLAIMABLE, available_at__lte=now).order_by()
-    window = StepRun.objects.order_by().filter(pk__in=due.values("pk")[:MOST])
-    for row in window.values("queue", "priority").annotate(count=Count("pk")).order_by("queue", "priority"):
-        name = format_html(
-            '<a class="sp-link" href="{}">{}</a>', shown.address(QueueSettings, row["queue"]), row["queue"]
-        )
-        table.rows.append((name, shown.priority_text(row["priority"]), _figure(row["count"])))
+    for row in due:
+        name = format_html('<a class="sp-link" href="{}">{}</a>', shown.address(QueueSettings, row.queue), row.queue)
+        table.rows.append((name, shown.priority_text(row.priority), _figure(row.count)))
     return table
 
 
@@ -280,8 +347,7 @@ def _troubles(now: datetime, processes: Sequence[ProcessReport], alive: Mapping[
     if alive.get("worker"):
         served = {name for report in processes if life_of(report, now) == "alive" for name in report.queues}
         for name in settings.WORKFLOW_QUEUES:
-            waits = StepRun.objects.filter(queue=name, state__in=STEP_CLAIMABLE, available_at__lte=now - OVERDUE)
-            if name not in served and waits.order_by().exists():
+            if name not in served and _waits_long(name, now):
                 yield Trouble(f"Work waits in queue {name}, and no worker serves it.", reports, "Who serves what")
     late = Schedule.objects.filter(enabled=True, next_fire_at__lt=now - OVERDUE)
     count = bounded(late, 1_000) if stopped is None else 0
@@ -292,6 +358,12 @@ def _troubles(now: datetime, processes: Sequence[ProcessReport], alive: Mapping[
             url,
             "Which",
         )
+
+
+def _waits_long(queue: str, now: datetime) -> bool:
+    """Whether a step of the queue has been due for long. One look into each of the two small indexes."""
+    late = StepRun.objects.filter(queue=queue, state__in=STEP_CLAIMABLE, available_at__lte=now - OVERDUE).order_by()
+    return any(late.filter(dispatched_at__isnull=is_waiting).exists() for is_waiting in (True, False))
 
 
 def redis_answers() -> bool:

@@ -211,6 +211,6 @@ UNFOLD: dict[str, Any] = {
             "950": "oklch(28.2% .087 267.9)",
         },
     },
-    "SIDEBAR": {"show_search": False, "command_search": True, "navigation": navigation},
+    "SIDEBAR": {"show_search": True, "command_search": True, "navigation": navigation},
     "COMMAND": {"search_callback": "scheduling_project.dashboard.search"},
 }

@@ -22,6 +22,7 @@ from execution.admin.execution_page import page
 from execution.admin.execution_verbs import VERBS
 from execution.admin.step_verbs import step_verb
 from execution.models import Execution, StepRun, Workflow
+from scheduling_project.common.ids import uuid7_floor
 
 SOURCES: Final = ("api", "admin", "schedule", "trigger", "rerun", "redrive", "child")
 
@@ -38,16 +39,7 @@ class CreatedFilter(SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         span = self.SPANS.get(self.value() or "")
-        return queryset if span is None else queryset.filter(pk__gte=first_id(datetime.now(UTC) - span))
-
-
-def first_id(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of an instant.
-
-    >>> str(first_id(datetime(2026, 1, 1, tzinfo=UTC)))
-    '019b76da-a800-7000-8000-000000000000'
-    """
-    return UUID(int=int(moment.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62)
+        return queryset if span is None else queryset.filter(pk__gte=uuid7_floor(datetime.now(UTC) - span))
 
 
 @admin.register(Execution)

@@ -60,7 +60,7 @@ def stops() -> Iterator[Stop]:
     yield _webhook()
     yield Stop(
         "Flatten the hot spot at two o'clock",
-        "Eight jobs want 02:00, and two workers' slots are there for them. The optimiser measures what each takes, "
+        "Eight jobs want 02:00, and a worker has two slots for them. The optimiser measures what each takes, "
         "simulates the week and proposes minutes at which nothing waits. “Apply all” moves them; “Revert all” puts "
         "them back.",
         "balance",

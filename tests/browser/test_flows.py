@@ -125,28 +125,3 @@ def test_the_optimisers_proposals_are_applied_and_put_back(page: Page) -> None:
     page.locator("dialog[open] button[type=submit]").click()
     expect(page.locator("[name=apply-changes]").first).to_be_attached()  # each can be applied again
     assert len({str(schedule.version.spec) for schedule in Schedule.objects.select_related("version")}) == 1
-
-
-@pytest.mark.parametrize(("look", "width"), [("light", 1440), ("dark", 390)])
-def test_pages_are_read_by_everybody(page: Page, audit: str, look: Any, width: int) -> None:
-    schedule = crowd(1)[0]
-    execution = lifecycle.trigger(schedule.pk, actor="ada")
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=look)
-    agenda = reverse("admin:schedules_schedule_agenda")
-    found: dict[str, Any] = {}
-    for path in (
-        "/admin/",
-        agenda,
-        f"{agenda}?view=month",
-        list_url(Schedule),
-        page_url(schedule),
-        reverse("admin:schedules_schedule_edit", args=[schedule.pk]),
-        page_url(schedule.workflow),
-        page_url(execution),
-        list_url(OptimizationReport),
-    ):
-        page.goto(path)
-        if wrong := page.evaluate(audit):
-            found[path] = wrong
-    assert not found

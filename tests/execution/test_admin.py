@@ -12,7 +12,6 @@ from pytest_django import DjangoAssertNumQueries
 
 from execution import audit, lifecycle, queues
 from execution.admin import graph_layout, graph_svg, shown, timeline_svg
-from execution.admin.executions import first_id
 from execution.admin.workflows import EXAMPLE
 from execution.models import (
     AuditEntry,
@@ -28,7 +27,7 @@ from execution.models import (
     Workflow,
 )
 from execution.states import AttemptState, DeadLetterState, ExecutionState, StepState, WaitingFor
-from scheduling_project.common.ids import uuid7
+from scheduling_project.common.ids import uuid7, uuid7_floor
 from tests import factories
 from tests.admin_client import Browser, list_url, page_url, told, verb_url
 
@@ -349,7 +348,7 @@ def test_executions_are_found_by_id_workflow_and_key(root: Browser, term: str, e
 def test_executions_are_narrowed_by_state_source_and_age(root: Browser) -> None:
     factories.make_execution(state=ExecutionState.FAILED)
     factories.make_execution(source_kind="schedule")
-    old = factories.make_execution(id=first_id(datetime.now(UTC) - timedelta(days=3)))
+    old = factories.make_execution(id=uuid7_floor(datetime.now(UTC) - timedelta(days=3)))
     for query, expected in (
         ({"state__exact": "failed"}, 1),
         ({"source_kind": "schedule"}, 1),

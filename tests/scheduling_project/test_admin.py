@@ -20,7 +20,7 @@ from execution import queues
 from execution.models import Execution, ProcessReport, Workflow
 from execution.states import DeadLetterState, ExecutionState, StepState
 from schedules import lifecycle, periodic_tasks, switch
-from schedules.models import Schedule
+from schedules.models import Schedule, ScheduleFire
 from scheduling_project import dashboard
 from scheduling_project.common.ids import uuid7
 from tests import factories
@@ -136,6 +136,18 @@ def test_the_cards_count(root: Browser) -> None:
     for state in (ExecutionState.SUCCEEDED, ExecutionState.SUCCEEDED, ExecutionState.FAILED, ExecutionState.RUNNING):
         factories.make_execution(state=state)
     factories.make_dead_letter()
+    Execution.objects.update(created_at=factories.now(), started_at=factories.now() + timedelta(seconds=7))
+    schedule = Schedule.objects.get(name="paused")
+    for late in (1, 2, 3):
+        due = factories.now() - timedelta(minutes=late)
+        ScheduleFire.objects.create(
+            schedule=schedule,
+            version=schedule.version,
+            scheduled_for=due,
+            due_at=due,
+            recorded_at=due + timedelta(seconds=late),
+            outcome="started",
+        )
     request = RequestFactory().get(INDEX)
     request.user = root.user
     context = dashboard.dashboard(request, {})
@@ -146,10 +158,14 @@ def test_the_cards_count(root: Browser) -> None:
         "Queued": "0",
         "Success, 24 h": "50.0 %",
         "Failures, 24 h": "2",
+        "Lateness, 1 h": "3.0 s",
+        "Waiting, 1 h": "7.0 s",
         "Dead letters": "1",
         "Workers": "1",
         "Beats": "1",
     }
+    assert [card.below for card in context["cards"][5:7]] == ["half within 2.0 s", "half within 7.0 s"]
+    assert [card.tone for card in context["cards"][5:7]] == ["", "warn"]
     assert "sp-hours" in context["hours"]
 
 

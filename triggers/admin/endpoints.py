@@ -105,6 +105,7 @@ def _test(endpoint: WebhookEndpoint, values: Mapping[str, Any], actor: str) -> D
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(ReadOnlyAdmin):
+    detail_template = "admin/triggers/webhookendpoint/detail.html"
     verbs = (
         Verb[WebhookEndpoint](
             name="rotate",
@@ -250,8 +251,8 @@ class WebhookEndpointAdmin(ReadOnlyAdmin):
                 ("Description", endpoint.description or shown.NOTHING),
                 ("Deliveries of 24 hours", ", ".join(by_outcome) or "none"),
                 ("Took p50 / p95 / p99", f"{quick} ms"),
-                ("Deliver from a shell", format_html('<pre class="sp-code">{}</pre>', _shell(request, endpoint))),
             ],
+            "shell": _shell(request, endpoint),
             "tables": [
                 ("Latest deliveries", deliveries_table(list(deliveries))),
                 ("Triggers", triggers),

@@ -251,23 +251,27 @@ class TriggerAdmin(ReadOnlyAdmin):
     def detail(self, request: HttpRequest, trigger: Trigger) -> dict[str, Any]:
         latest = Activation.objects.filter(trigger=trigger).select_related("trigger", "event", "execution")
         status = inspection.status_of(trigger, now=clock.now())
+        optional: tuple[tuple[str, Any], ...] = (
+            ("Description", trigger.description or shown.NOTHING),
+            ("Pattern", json_block(trigger.pattern)),
+            ("Input", json_block(trigger.input)),
+            ("Sender", json_block(trigger.authentication)),
+            ("Throttle", json_block(trigger.throttle)),
+            ("Debounce", json_block(trigger.debounce)),
+            ("Batch", json_block(trigger.batch)),
+            ("From", shown.instant(trigger.start_at)),
+            ("Until", shown.instant(trigger.end_at)),
+        )
         return {
             "facts": [
                 ("State", self.shown_state(trigger)),
-                ("Workflow", self.shown_workflow(trigger)),
-                ("Endpoint", shown.link(trigger.endpoint)),
-                ("Event types", ", ".join(trigger.event_types) or shown.NOTHING),
-                ("Pattern", json_block(trigger.pattern)),
-                ("Input", json_block(trigger.input)),
-                ("Sender", json_block(trigger.authentication)),
-                ("Throttle", json_block(trigger.throttle)),
-                ("Debounce", json_block(trigger.debounce)),
-                ("Batch", json_block(trigger.batch)),
-                ("Maximum", self.activations(trigger)),
-                ("From", shown.instant(trigger.start_at)),
-                ("Until", shown.instant(trigger.end_at)),
+                ("Takes", ", ".join(trigger.event_types) or "events of every type"),
+                ("From", shown.link(trigger.endpoint) if trigger.endpoint else "any origin"),
+                ("Starts", self.shown_workflow(trigger)),
+                ("Activations", self.activations(trigger)),
                 ("Waiting groups", status["waiting_groups"]),
                 ("Failed activations", status["failed_activations"]),
+                *((label, value) for label, value in optional if value != shown.NOTHING),
                 ("Id", format_html('<span class="sp-mono">{}</span>', trigger.pk)),
             ],
             "tables": [("Latest activations", activations_table(list(latest.order_by("-pk")[:MOST_ROWS])))],
