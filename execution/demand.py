@@ -9,6 +9,7 @@ room for variance.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -72,8 +73,8 @@ def desired_slots(*, arrival_rate: float, duration: float, backlog: int, age_lim
     return max(math.ceil(round(needed, 6)), 1 if backlog else 0)
 
 
-def demand(*, now: datetime, using: str = "default") -> list[Demand]:
-    """What every queue of the deployment needs now."""
+def demand(*, now: datetime, states: Sequence[queues.QueueState] | None = None, using: str = "default") -> list[Demand]:
+    """What every queue of the deployment needs now. `states`: those of all queues, where they are at hand."""
     since = _first_id(now - WINDOW)
     arrived = {
         row.queue: row.n for row in engine.fetch_all(ARRIVALS, {"since": since, "most": MOST_ARRIVALS}, using=using)
@@ -84,7 +85,7 @@ def demand(*, now: datetime, using: str = "default") -> list[Demand]:
     }
     limits = dict(QueueSettings.objects.using(using).values_list("name", "age_limit"))
     found = []
-    for state in queues.stats(using=using):
+    for state in queues.stats(using=using) if states is None else states:
         backlog = state.total("waiting") + state.total("in_flight")
         rate = arrived.get(state.name, 0) / WINDOW.total_seconds()
         limit = limits.get(state.name)

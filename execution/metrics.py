@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from execution import counters, engine, queues
+from execution import counters, demand, engine, queues
 from execution.counters import Source
 from scheduling_project.common.metrics import SECONDS, Metric, Samples
 
@@ -28,6 +28,8 @@ METRICS: Final = (
     Metric("scheduling_queue_oldest_age_seconds", "gauge", "How long the oldest has waited.", ("queue", "priority")),
     Metric("scheduling_queue_paused", "gauge", "1 while nobody may claim from it.", ("queue",)),
     Metric("scheduling_queue_slots", "gauge", "Slots of living workers that serve it.", ("queue",)),
+    Metric("scheduling_queue_slots_wanted", "gauge", "Slots that it needs, for autoscalers.", ("queue",)),
+    Metric("scheduling_queue_workers_wanted", "gauge", "The same in workers of the present size.", ("queue",)),
     Metric("scheduling_worker_slots", "gauge", "Slots of all living workers."),
     Metric("scheduling_worker_busy", "gauge", "Slots in use."),
     Metric("scheduling_processes", "gauge", "Workers and beats that are alive.", ("kind",)),
@@ -128,7 +130,11 @@ def gauges(using: str = "default") -> Mapping[str, Samples]:
 
 def _queues(found: dict[str, dict[tuple[str, ...], float]], using: str) -> None:
     now = engine.now(using=using)
-    for queue in queues.stats(using=using):
+    states = queues.stats(using=using)
+    for need in demand.demand(now=now, states=states, using=using):
+        found["scheduling_queue_slots_wanted"][need.queue,] = need.desired_slots
+        found["scheduling_queue_workers_wanted"][need.queue,] = need.desired_workers
+    for queue in states:
         found["scheduling_queue_paused"][queue.name,] = float(queue.paused_at is not None)
         found["scheduling_queue_slots"][queue.name,] = queue.slots
         for level in queue.levels:

@@ -41,12 +41,10 @@ class ExamplesFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatte
     """Django's help, with the examples below it as they are written."""
 
 
-class ConsoleCommand(BaseCommand, abc.ABC):
-    """A command that does one thing: `run`. `examples` stand below its ``--help``."""
+class ExampleCommand(BaseCommand):
+    """A command whose `examples`, a line each, stand below its ``--help``."""
 
     examples: ClassVar[str] = ""
-    #: What is told in one sentence instead of a traceback.
-    refusals: ClassVar[tuple[type[Exception], ...]] = (DomainError, VaultError)
 
     def create_parser(self, prog_name: str, subcommand: str, **options: Any) -> CommandParser:
         if self.examples:
@@ -54,6 +52,13 @@ class ConsoleCommand(BaseCommand, abc.ABC):
             options |= {"epilog": f"examples:\n{lines}", "formatter_class": ExamplesFormatter}
         parser: CommandParser = super().create_parser(prog_name, subcommand, **options)
         return parser
+
+
+class ConsoleCommand(ExampleCommand, abc.ABC):
+    """A command that does one thing: `run`."""
+
+    #: What is told in one sentence instead of a traceback.
+    refusals: ClassVar[tuple[type[Exception], ...]] = (DomainError, VaultError)
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.as_json = bool(options.get("json"))

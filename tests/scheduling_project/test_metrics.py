@@ -228,6 +228,9 @@ def test_queues_workers_and_what_is_open() -> None:
     assert age is not None
     assert 89 < age < 200
     assert at(found, "scheduling_queue_slots", queue="io") == 4
+    assert at(found, "scheduling_queue_slots_wanted", queue="io") == 1
+    assert at(found, "scheduling_queue_workers_wanted", queue="io") == 1
+    assert at(found, "scheduling_queue_workers_wanted", queue="default") == 0
     assert at(found, "scheduling_queue_paused", queue="io") == 0
     assert at(found, "scheduling_executions_open", state="running") == 1
     assert (at(found, "scheduling_worker_slots"), at(found, "scheduling_worker_busy")) == (4, 3)

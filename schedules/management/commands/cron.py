@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from datetime import UTC, datetime
 from typing import IO, Any, cast
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,14 +15,20 @@ from rich.text import Text
 from schedules.timing import cron
 from schedules.timing.cron.instants import GAPS, OVERLAPS
 from schedules.timing.cron.preview import Fire, Warned, next_fires, warnings_about
+from scheduling_project.common.console import ExampleCommand
 
 MOST_FIRES = 1000
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Explain a cron expression: description, next fires with offsets and clock-change marks, warnings."""
 
     help = "Explain a cron expression: what it says, when it fires next, and what may surprise."
+    examples = """
+cron "30 2 * * MON-FRI" --tz Europe/Berlin
+cron "0 0 L * *" --next 5 --json
+cron "H H * * *" --seed nightly
+"""
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -12,14 +12,16 @@ from uuid import UUID
 
 import yaml
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django_celery_beat.models import PeriodicTask
+from rest_framework.utils.encoders import JSONEncoder
 from rich.console import Console
 from rich.table import Table
 
 from schedules import as_code, audit, bulk, conflict_facts, lifecycle, periodic_tasks, switch, values
+from schedules.api.serializers import ScheduleSerializer
 from schedules.importing import beat_database, celery_beat, crontab, saving
 from schedules.importing.report import Action, Row
 from schedules.management import backfills
@@ -28,17 +30,30 @@ from schedules.models import Schedule
 from schedules.states import CatchUpPolicy, ConflictSeverity, OnResume, OverlapPolicy
 from schedules.timing.zones import UnknownZone, zone_of
 from scheduling_project.common import clock
+from scheduling_project.common.console import ExampleCommand
 from scheduling_project.common.errors import DomainError
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     help = "List, change, export, apply, import, compare and audit schedules; stop and start all firing."
+    examples = """
+schedules list --paused
+schedules show "every night" --json
+schedules pause "every night" --note maintenance --until 2026-03-01T09:00:00Z
+schedules trigger "every night" --priority high
+schedules backfill "every night" --since 2026-03-01T00:00:00Z --until 2026-03-08T00:00:00Z
+schedules export > schedules.yaml
+schedules apply schedules.yaml --dry-run
+schedules import-crontab /etc/crontab --system --dry-run
+schedules stop --note "the warehouse moves"
+"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
         listing = verbs.add_parser("list", help="list schedules")
         listing.add_argument("--search", default="", help="part of the name or of the workflow's")
         listing.add_argument("--paused", action="store_true", help="only what is not enabled")
+        listing.add_argument("--json", action="store_true", help="as the API shows them")
         for verb, text in (
             ("show", "show one schedule as YAML"),
             ("pause", "stop it firing"),
@@ -48,6 +63,8 @@ class Command(BaseCommand):
         ):
             one = verbs.add_parser(verb, help=text)
             one.add_argument("name", help="the schedule's name or id")
+            if verb == "show":
+                one.add_argument("--json", action="store_true", help="as the API shows it")
             if verb in ("pause", "resume", "delete"):
                 one.add_argument("--note", default="", help="why, for the audit trail")
             if verb == "pause":
@@ -129,6 +146,10 @@ class Command(BaseCommand):
             schedules = schedules.filter(Q(name__icontains=text) | Q(workflow__name__icontains=text))
         if options["paused"]:
             schedules = schedules.filter(enabled=False)
+        if options["json"]:
+            rows = ScheduleSerializer(schedules.select_related("version"), many=True).data
+            self.stdout.write(json.dumps(rows, cls=JSONEncoder, indent=2, ensure_ascii=False))
+            return
         table = Table("Name", "Workflow", "State", "Next fire", "Last fire", "Started", box=None)
         for one in schedules.iterator(chunk_size=500):
             state = "enabled" if one.enabled else (one.get_pause_kind_display() or "paused").lower()
@@ -137,6 +158,10 @@ class Command(BaseCommand):
         self.console.print(table)
 
     def do_show(self, options: dict[str, Any]) -> None:
+        if options["json"]:
+            row = ScheduleSerializer(self._schedule(options)).data
+            self.stdout.write(json.dumps(row, cls=JSONEncoder, indent=2, ensure_ascii=False))
+            return
         shown = values.snapshot(self._schedule(options))
         self.stdout.write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
 

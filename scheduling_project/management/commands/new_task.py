@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import apps
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from scheduling_project import scaffold
+from scheduling_project.common.console import ExampleCommand
 from scheduling_project.environment import PROJECT_ROOT, Environment
 
 #: Folders that belong to this project.
 OWN_FOLDERS = ("scheduling_project", "schedules", "triggers", "execution", "tests", "docs", "docker")
 
 
-class Command(BaseCommand):
+class Command(ExampleCommand):
     """Write an app with one step task, and say how to run it."""
 
     help = (
         "Make an app with one step task (its folder with apps.py and tasks.py) and print the workflow that runs it "
         "and the EXTRA_APPS line. Nothing that exists is overwritten."
     )
+    examples = """
+new_task myapp.tasks.greet --path ~/my-steps
+"""
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -8,21 +8,22 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils.dateparse import parse_datetime
 
 from scheduling_project.common import clock
+from scheduling_project.common.console import ExampleCommand
 from scheduling_project.common.errors import DomainError
 from triggers.auth import keys
 from triggers.scopes import SCOPES
 
 
-class Command(BaseCommand):
-    help = (
-        "Make an API key for a user and print it; it cannot be shown again. "
-        "Examples: createapikey ci --user admin --scope operate --scope read --days 90; "
-        "createapikey erp --user admin --scope events --network 192.0.2.0/24 --json"
-    )
+class Command(ExampleCommand):
+    help = "Make an API key for a user and print it; it cannot be shown again."
+    examples = """
+createapikey ci --user admin --scope operate --scope read --days 90
+createapikey erp --user admin --scope events --network 192.0.2.0/24 --json
+"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="what the key is for")

@@ -18,6 +18,12 @@ MOST: Final = 1_000
 
 class Command(VerbCommand):
     help = "List, show, publish and replay events."
+    examples = """
+events list --type "order.*" --limit 50
+events publish order.paid --data @order.json --id order-4711
+events replay 019a5e0c-7b1c-7a52-9d0e-5b1f0a6c2d44
+events replay --after 2026-03-01T00:00:00Z --before 2026-03-02T00:00:00Z --type order.paid
+"""
 
     def add_verbs(self, parser: CommandParser) -> None:
         listing = self.verb("list", "the latest events", shows=True)

@@ -19,6 +19,14 @@ from triggers.states import DeliveryOutcome
 
 class Command(VerbCommand):
     help = "List, pause and resume triggers; create, change, rotate, test and retire endpoints; read an event bus."
+    examples = """
+triggers list
+triggers add-webhook shop --workflow ship --events order.paid
+triggers rotate shop --overlap 86400
+triggers test-send shop --body @order.json
+triggers deliveries shop --outcome unauthenticated
+triggers bus orders --types "order.*" --once
+"""
 
     def add_verbs(self, parser: CommandParser) -> None:
         self.verb("list", "list triggers", shows=True)
