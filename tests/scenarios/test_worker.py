@@ -92,6 +92,15 @@ def test_whatever_a_step_does_leaves_a_record_and_a_living_worker(worker: Servic
 def test_retries_limits_and_quarantine_on_one_worker(worker: Service, tmp_path: Path) -> None:
     path = str(tmp_path / "effects")
     killer = run({"bad": {"task": "drill.misbehave", "with": {"how": "kill", "path": path}}})
+    named = run(
+        {
+            "bad": {
+                "task": "drill.misbehave",
+                "with": {"how": "kill", "path": path},
+                "retry": {"max_attempts": 2, "backoff": 0, "retry_on": ["worker_death"]},
+            }
+        }
+    )
     flaky = run({"flaky": {"task": "drill.flaky", "with": {"path": path, "failures": 2}}})
     exhausted = run(
         {
@@ -120,6 +129,11 @@ def test_retries_limits_and_quarantine_on_one_worker(worker: Service, tmp_path: 
     assert ended(killer).state == "failed"
     assert [state for _, state in attempts(killer)] == ["lost", "lost", "failed"]
     assert DeadLetter.objects.get(execution=killer).reason == "quarantined"
+
+    # A policy that names worker deaths counts them, in place of the quarantine.
+    assert ended(named).state == "failed"
+    assert [state for _, state in attempts(named)] == ["lost", "failed"]
+    assert StepRun.objects.get(execution=named).failures == 2
 
     assert ended(flaky).state == "succeeded"
     assert [state for _, state in attempts(flaky)] == ["retryable", "retryable", "succeeded"]
