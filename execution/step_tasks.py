@@ -67,9 +67,10 @@ def find(name: str) -> Task | None:
 @cache
 def _tasks() -> Mapping[str, Task]:
     """The registry, after every app's tasks are imported. Once: Celery's import signal sets Django up again and runs
-    its checks, which takes longer than a step."""
+    its checks, which takes longer than a step. A worker has imported them when it began."""
     app = celery.current_app
-    app.loader.import_default_modules()
+    if not app.loader.worker_initialized:
+        app.loader.import_default_modules()
     tasks: Mapping[str, Task] = app.tasks
     return tasks
 

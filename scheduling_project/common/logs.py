@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any, Literal
 
 import structlog
@@ -50,7 +51,7 @@ def logging_config(*, level: str, form: Literal["console", "json"]) -> dict[str,
         },
         # Django repeats every 4xx and 503 answer; only what went wrong inside is worth a line of its own.
         "filters": {"crashes": {"()": "django.utils.log.CallbackFilter", "callback": is_crash}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+        "handlers": {"stderr": {"()": stderr_handler, "formatter": "structured"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "celery.redirected": {"level": "WARNING"},
@@ -59,6 +60,17 @@ def logging_config(*, level: str, form: Literal["console", "json"]) -> dict[str,
             "httpcore": {"level": "WARNING"},
         },
     }
+
+
+def stderr_handler() -> logging.Handler:
+    """A handler that writes to this process's standard error.
+
+    A worker puts a logger in the place of `sys.stderr`. Where Django is set up again in one (by somebody's step, say),
+    a handler on that logger would be asked to write to itself, and every line from then on would be lost.
+    """
+    celery_log = sys.modules.get("celery.utils.log")
+    redirected = celery_log is not None and isinstance(sys.stderr, celery_log.LoggingProxy)
+    return logging.StreamHandler(sys.__stderr__ if redirected else sys.stderr)
 
 
 def is_crash(record: logging.LogRecord) -> bool:

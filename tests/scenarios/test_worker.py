@@ -159,6 +159,11 @@ def test_retries_limits_and_quarantine_on_one_worker(worker: Service, tmp_path: 
     assert (letter.reason, letter.error_type) == ("timed_out", "TimeLimitExceeded")
     assert no_eta_was_sent()
 
+    # The main process and its pool processes go on to say what they do after the first step and the first rescue.
+    lines = worker.log.read_text()
+    assert (lines.count("step.rescued"), lines.count("step.quarantined")) == (2, 2)
+    assert lines.count("step.succeeded") == 2
+
 
 def no_eta_was_sent() -> bool:
     """Nothing waits in the worker with an ETA (kombu keeps such messages in `unacked`), nor in a queue."""

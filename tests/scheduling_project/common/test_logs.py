@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import sys
 from collections.abc import Iterator
 
 import pytest
 import structlog
+from celery.utils.log import LoggingProxy
 
-from scheduling_project.common.logs import get_logger, logging_config
+from scheduling_project.common.logs import get_logger, logging_config, stderr_handler
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +91,16 @@ def test_ids_bound_to_the_context_come_along(capsys: pytest.CaptureFixture[str])
     with structlog.contextvars.bound_contextvars(execution_id="e1"):
         get_logger("a.module").info("step.claimed")
     assert json.loads(lines(capsys)[0])["execution_id"] == "e1"
+
+
+def test_a_handler_that_is_made_where_celery_took_stderr_does_not_write_to_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert stream_of(stderr_handler()) is sys.stderr
+    monkeypatch.setattr(sys, "stderr", LoggingProxy(logging.getLogger("celery.redirected")))
+    assert stream_of(stderr_handler()) is sys.__stderr__
+
+
+def stream_of(handler: logging.Handler) -> object:
+    assert isinstance(handler, logging.StreamHandler)
+    return handler.stream
