@@ -21,6 +21,10 @@ COMMAND = (
 )
 
 
+#: Where the demo tells what there is to see.
+TOUR = "/admin/demo/order/tour/"
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the box tells."""
@@ -39,6 +43,8 @@ class Facts:
     data_dir: str
     seconds: float
     embedded: bool
+    #: Whether the demo is installed, and with it its tour.
+    demo: bool = False
 
 
 def render(facts: Facts, *, colour: bool, width: int) -> str:
@@ -47,6 +53,8 @@ def render(facts: Facts, *, colour: bool, width: int) -> str:
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column(overflow="fold")
     rows.add_row("Admin", f"{facts.url}/admin/")
+    if facts.demo:
+        rows.add_row("Tour", f"{facts.url}{TOUR}")
     rows.add_row("API", f"{facts.url}/api/")
     rows.add_row("API docs", f"{facts.url}/api/docs/")
     rows.add_row("Flower", facts.flower_url)

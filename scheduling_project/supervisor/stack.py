@@ -201,6 +201,7 @@ class Stack:
             data_dir=str(self.folder.path),
             seconds=time.monotonic() - self._began,
             embedded=bool(self._servers),
+            demo=wishes.demo,
         )
         width = shutil.get_terminal_size((100, 24)).columns
         self.output.plain("\n" + render(facts, colour=self.colour, width=width))

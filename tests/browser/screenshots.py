@@ -26,6 +26,9 @@ PICTURES = (
     ("schedule", "/admin/schedules/schedule/?q=Sales", "light", "td a.sp-link, th a.sp-link"),
     ("execution", "/admin/execution/execution/?state__exact=succeeded&q=", "light", "th a, td a.sp-link"),
     ("dead-letters", "/admin/execution/deadletter/", "light", ""),
+    ("tour", "/admin/demo/order/tour/", "light", ""),
+    ("approval", "/admin/execution/execution/?q=close-month", "light", "th a, td a.sp-link"),
+    ("workflow", "/admin/execution/workflow/?q=order-intake", "dark", "td a.sp-link, th a.sp-link"),
 )
 
 

@@ -256,6 +256,10 @@ class TestBox:
         assert "in Flower" in text
         assert "in your servers" in text
         assert "curl" not in text
+        assert "/tour/" not in text
+        assert "http://127.0.0.1:8000/admin/demo/order/tour/" in render(
+            replace(self.FACTS, demo=True), colour=False, width=200
+        )
 
     def test_the_command_can_be_pasted_into_a_shell_and_runs_a_workflow(self, tmp_path: Path) -> None:
         """The commands run as they stand, in a real shell, against a server that answers as the API does."""
