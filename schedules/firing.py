@@ -15,15 +15,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
 from execution import audit, cancellation, creation, engine, live
 from execution.creation import Source, Start
-from schedules import claims, due, monitoring, policies, versions
+from schedules import claims, monitoring, policies, versions
 from schedules.claims import SOURCE_KIND, Advance, LedgerRow
-from schedules.policies import BUFFERING, CatchUp, Decision
-from schedules.states import FireOutcome, FireReason, OnResume, OverlapPolicy, PauseKind
+from schedules.firing_visit import Look, Visit
+from schedules.policies import BUFFERING, Decision
+from schedules.states import FireOutcome, FireReason, OverlapPolicy, PauseKind
 from scheduling_project.common.ids import uuid7, uuid7s
 from scheduling_project.common.logs import get_logger
 
@@ -35,8 +35,6 @@ SLICE = 500
 #: Due instants of one schedule, and of all, that one transaction takes. The rest is due at once again.
 INSTANTS_PER_SCHEDULE = 10_000
 INSTANTS_PER_SLICE = 20_000
-#: An instant taken more than so many seconds after it was due is a misfire, to which the catch-up policy applies.
-GRACE_SECONDS = 5
 #: Topic of the news that an execution of a schedule has ended, asked for where the schedule's policy depends on it.
 NEWS_TOPIC = "schedule.finished"
 ACTOR = "system"
@@ -67,24 +65,6 @@ class FireReport:
 
     def count(self, outcome: str, instants: int) -> None:
         setattr(self, outcome, getattr(self, outcome) + instants)
-
-
-@dataclass(slots=True)
-class _Visit:
-    """One schedule in one transaction: its row as locked, what is due, and what becomes of it."""
-
-    row: Any
-    batch: due.Batch
-    resumed: bool
-    missed_through: int | None
-    plan: policies.Overlap = policies.NOTHING
-    buffered: Sequence[Any] = ()
-    running: Sequence[UUID] = ()
-    started: int = 0
-    last_fire: int | None = None
-    source: Source = creation.API
-    input: Any = None
-    retry_policy: Any = None
 
 
 def fire_due(
@@ -212,10 +192,10 @@ def _fire(
     report = FireReport(slices=1)
     failures: list[tuple[Any, Exception]] = []
     segments = versions.segments(rows, using=using, failed=lambda row, error: failures.append((row, error)))
-    visits: list[_Visit] = []
+    visits: list[Visit] = []
     seconds = int(now.timestamp())
     budget = INSTANTS_PER_SLICE
-    look = _Look(seconds, collect)
+    look = Look(seconds, collect)
     for row, chain in segments:
         if budget <= 0:
             report.more = True
@@ -238,44 +218,7 @@ def _fire(
     return report
 
 
-class _Look:
-    """The look of one transaction at its schedules: what is due by `now` (epoch seconds)."""
-
-    def __init__(self, now: int, collect: bool) -> None:
-        self.now = now
-        self.collect = collect
-        self._catch_ups: dict[tuple[str, int | None], CatchUp] = {}
-
-    def at(self, row: Any, segments: Sequence[due.Segment], cap: int) -> _Visit:
-        """What is due of one schedule, by its pause, its timing and its catch-up policy."""
-        now = self.now
-        resumed = not row.enabled and row.paused_until is not None and row.paused_until <= now
-        missed_through = row.missed_through
-        if resumed and row.on_resume == OnResume.SKIP:
-            missed_through = max(row.paused_until, missed_through or 0)
-        if not self.collect or not (row.enabled or resumed):
-            wake = row.paused_until if self.collect else row.wake
-            return _Visit(row, due.Batch([], row.fired_through, wake, False, 0), False, missed_through)
-        batch = due.collect(
-            segments,
-            after=row.fired_through,
-            now=now,
-            catch_up=self._catch_up(row.catch_up, row.catch_up_window),
-            cap=cap,
-            missed_through=missed_through,
-        )
-        return _Visit(row, batch, resumed, missed_through)
-
-    def _catch_up(self, policy: str, window: int | None) -> CatchUp:
-        known = self._catch_ups.get((policy, window))
-        if known is None:
-            seconds = settings.SCHEDULE_CATCH_UP_WINDOW_SECONDS if window is None else window
-            known = CatchUp(policy, seconds, settings.SCHEDULE_CATCH_UP_LIMIT, GRACE_SECONDS)
-            self._catch_ups[policy, window] = known
-        return known
-
-
-def _decide(visits: Sequence[_Visit], *, using: str) -> None:
+def _decide(visits: Sequence[Visit], *, using: str) -> None:
     """Apply overlap policies and maxima. What runs and waits is read only for schedules whose policy asks."""
     asking = [v for v in visits if not (v.row.overlap_policy == OverlapPolicy.ALLOW_ALL and v.batch.candidates)]
     ids = [v.row.id for v in asking if v.batch.candidates or _may_release(v.row)]
@@ -300,7 +243,7 @@ def _may_release(row: Any) -> bool:
     return bool(row.enabled or row.pause_kind == PauseKind.FINISHED)
 
 
-def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using: str, trusting: bool) -> None:
+def _write(visits: Sequence[Visit], report: FireReport, *, now: datetime, using: str, trusting: bool) -> None:
     """Ledger, executions, watermarks, in this order. A trusting visit sends them all before it reads any answer."""
     workflow_ids = {v.row.workflow_id for v in visits if v.plan.release or v.batch.candidates}
     workflows = versions.published(workflow_ids, using=using) if workflow_ids else {}
@@ -347,12 +290,12 @@ def _write(visits: Sequence[_Visit], report: FireReport, *, now: datetime, using
 
 
 def _entries(
-    visits: Sequence[_Visit], workflows: Any, report: FireReport, *, using: str
-) -> tuple[list[LedgerRow], list[_Visit]]:
+    visits: Sequence[Visit], workflows: Any, report: FireReport, *, using: str
+) -> tuple[list[LedgerRow], list[Visit]]:
     """The ledger entries to be made, each with its visit. Runs that go on from an earlier entry are written here."""
     rows: list[LedgerRow] = []
-    owners: list[_Visit] = []
-    runs: list[tuple[LedgerRow, _Visit]] = []
+    owners: list[Visit] = []
+    runs: list[tuple[LedgerRow, Visit]] = []
     ids = iter(uuid7s(sum(visit.batch.candidates for visit in visits)))
     for visit in visits:
         for place, row in enumerate(_ledger_rows(visit, workflows, ids)):
@@ -378,7 +321,7 @@ def _is_run(row: LedgerRow) -> bool:
     return row.outcome == FireOutcome.MISSED or row.reason == FireReason.BLACKOUT
 
 
-def _ledger_rows(visit: _Visit, workflows: Any, ids: Iterator[UUID]) -> list[LedgerRow]:
+def _ledger_rows(visit: Visit, workflows: Any, ids: Iterator[UUID]) -> list[LedgerRow]:
     rows = []
     decisions = iter(visit.plan.decisions)
     for entry in visit.batch.entries:
@@ -430,7 +373,7 @@ class _Reader:
         return self._moments[instant]
 
 
-def _start(visit: _Visit, workflows: Any, execution_id: UUID, instant: int, read: _Reader) -> Start:
+def _start(visit: Visit, workflows: Any, execution_id: UUID, instant: int, read: _Reader) -> Start:
     row = visit.row
     if not visit.started:
         visit.source = Source(SOURCE_KIND, str(row.id), row.name)
@@ -458,7 +401,7 @@ def news_topic(schedule: Any) -> str:
 
 
 def _settle_buffered(
-    visits: Sequence[_Visit], workflows: Any, starts: list[Start], report: FireReport, read: _Reader
+    visits: Sequence[Visit], workflows: Any, starts: list[Start], report: FireReport, read: _Reader
 ) -> list[tuple[int, str, str, UUID | None]]:
     settled: list[tuple[int, str, str, UUID | None]] = []
     for visit in visits:
@@ -478,7 +421,7 @@ def _settle_buffered(
     return settled
 
 
-def _stop_others(visit: _Visit, *, now: datetime, using: str) -> None:
+def _stop_others(visit: Visit, *, now: datetime, using: str) -> None:
     """End what still runs of a schedule, for its successor: told and with a grace, or (terminate) at once."""
     at_once = visit.row.overlap_policy == OverlapPolicy.TERMINATE_OTHER
     reason = f"{'terminated' if at_once else 'cancelled'}: the next instant of its schedule is due"
@@ -486,7 +429,7 @@ def _stop_others(visit: _Visit, *, now: datetime, using: str) -> None:
         cancellation.cancel(execution_id, reason=reason, at_once=at_once, now=now, using=using)
 
 
-def _advance(visit: _Visit) -> Advance:
+def _advance(visit: Visit) -> Advance:
     row, batch = visit.row, visit.batch
     spent = row.max_executions is not None and row.started_count + visit.started >= row.max_executions
     over = (row.enabled or visit.resumed) and (
