@@ -5,9 +5,10 @@ Every process connects these; only a worker loads what stands behind them.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 
 @worker_ready.connect
@@ -16,6 +17,14 @@ def begin(sender: Any, **_: Any) -> None:
     from execution import worker
 
     worker.start_housekeeping(sender)
+
+
+@worker_process_init.connect
+def give_way(**_: Any) -> None:
+    """A process of the pool has begun: where processor time is short, who waits for an answer goes before its steps."""
+    from django.conf import settings
+
+    os.nice(settings.WORKFLOW_STEP_NICENESS)
 
 
 @worker_shutting_down.connect

@@ -67,6 +67,7 @@ class Environment(BaseSettings):
     WORKFLOW_HEARTBEAT_SECONDS: float = Field(default=10, ge=0.1, le=1200)
     WORKFLOW_RESCUE_SECONDS: float = Field(default=5, ge=0.1, le=600)
     WORKFLOW_SWEEP_SECONDS: float = Field(default=1, ge=0.05, le=60)
+    WORKFLOW_STEP_NICENESS: int = Field(default=5, ge=0, le=19)
     WORKFLOW_REPORT_SECONDS: float = Field(default=5, ge=0.1, le=5)
     WORKFLOW_REDISPATCH_SECONDS: float = Field(default=30, ge=0.5, le=600)
     WORKFLOW_MAX_WORKER_DEATHS: int = Field(default=3, ge=1, le=100)

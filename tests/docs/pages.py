@@ -54,6 +54,8 @@ SETTINGS: dict[str, dict[str, str]] = {
         "WORKFLOW_HEARTBEAT_SECONDS": "How often it gives one; at most half the lease.",
         "WORKFLOW_RESCUE_SECONDS": "How often workers look for steps whose lease has run out.",
         "WORKFLOW_SWEEP_SECONDS": "How often workers look for steps that were not sent or not claimed.",
+        "WORKFLOW_STEP_NICENESS": "By how much the processes that run steps go behind others of the same host "
+        "where processor time is short (nice); 0: not at all.",
         "WORKFLOW_REPORT_SECONDS": "How often a worker reports what it does and uses, and learns what is wanted of it.",
         "WORKFLOW_REDISPATCH_SECONDS": "How long a message may stay unclaimed before it is sent again (doubling).",
         "WORKFLOW_MAX_WORKER_DEATHS": "After so many lost workers a step fails as quarantined.",

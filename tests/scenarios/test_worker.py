@@ -87,6 +87,9 @@ def test_whatever_a_step_does_leaves_a_record_and_a_living_worker(worker: Servic
         found[how] = (state, [state for _, state in attempts(execution)], letter)
     assert found == BEHAVIOUR
     assert psutil.pid_exists(worker.pid)
+    # What runs steps gives way to who waits for an answer; what watches over them does not.
+    parent = psutil.Process(worker.pid)
+    assert {child.nice() - parent.nice() for child in parent.children()} == {5}
 
 
 def test_retries_limits_and_quarantine_on_one_worker(worker: Service, tmp_path: Path) -> None:
