@@ -262,7 +262,7 @@ def show(result: dict[str, Any]) -> None:
     print(f"fan-out and fan-in {result['fan_out_ms'] / 1000:.1f} s for {result['fan_out_items']:,} items (bar 60)")
     if growths := past_growth(result):
         worst = max(growths, key=lambda name: growths[name])
-        print(print(f"with {result['past']:,} finished: up to {growths[worst]:.2f}× ({worst}; bar {PAST_GROWTH:g}×)"))
+        print(f"with {result['past']:,} finished: up to {growths[worst]:.2f}× ({worst}; bar {PAST_GROWTH:g}×)")
     for miss in misses(result):
         print(f"over its bar: {miss}")
 
