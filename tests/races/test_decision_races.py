@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 Race = Callable[..., list[Any]]
-ROUNDS = range(8)
+ROUNDS = range(5)
 
 
 def tried(deed: Callable[[], Any]) -> bool:
