@@ -6,7 +6,7 @@ Starts its own Postgres and Redis (a commit waits for the disk), a real beat and
 
 - due → body: one schedule that is due every second, on an idle worker; milliseconds from the instant itself, as it
   stands on the clock, until the step's body runs.
-- active schedules: 1,000 that each fire every ten minutes, a little under two a second, spread over the seconds.
+- active schedules: 1,000 that each fire every ten minutes, one or two a second.
   Processor time of beat, worker, Postgres and Redis together, in percent of the whole machine, and their memory:
   what each has for itself plus its share of what several have in common (PSS).
 """
