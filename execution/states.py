@@ -101,7 +101,7 @@ STEP_TRANSITIONS: Transitions = {
     _S.SUCCEEDED: frozenset({_S.WAITING}),  # a `finally` section runs again after a resumption
     _S.FAILED: frozenset({_S.QUEUED, _S.WAITING}),  # resume, redrive
     _S.SKIPPED: frozenset({_S.QUEUED, _S.WAITING}),  # resume brings back what was skipped behind the failure
-    _S.CANCELLED: frozenset(),
+    _S.CANCELLED: frozenset({_S.WAITING}),  # as a step of a section that was cut short and runs again
 }
 DEAD_LETTER_TRANSITIONS: Transitions = {
     _D.OPEN: frozenset({_D.REDRIVING, _D.DISCARDED}),

@@ -164,7 +164,7 @@ def test_retries_limits_and_quarantine_on_one_worker(worker: Service, tmp_path: 
 
     # The main process and its pool processes go on to say what they do after the first step and the first rescue.
     lines = worker.log.read_text()
-    assert (lines.count("step.rescued"), lines.count("step.quarantined")) == (2, 2)
+    assert (lines.count("step.rescued"), lines.count("step.quarantined")) == (3, 3)
     assert lines.count("step.succeeded") == 2
 
 

@@ -128,7 +128,7 @@ def test_the_loop_survives_the_loss_of_its_database_connection(loop):
     with connections["default"].cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            "WHERE application_name LIKE 'scheduling-%%' AND pid <> pg_backend_pid()"
+            "WHERE application_name LIKE 'scheduling-%%' AND datname = current_database() AND pid <> pg_backend_pid()"
         )
     schedule(SECONDLY, since=datetime.now(UTC) - timedelta(seconds=2))
     wait_until(lambda: Execution.objects.exists(), seconds=6)
@@ -313,9 +313,9 @@ def test_with_postgres_away_in_between_a_tick_waits(scheduler, monkeypatch):
 def test_more_than_one_visit_takes_is_fired_by_two_at_once_and_each_instant_once(loop, monkeypatch):
     monkeypatch.setattr(firing, "SLICE", 3)
     monkeypatch.setattr(firing_loop, "MATE_SECONDS", 0.01)
-    for _ in range(2):  # its connection is closed in between
+    for turn in range(2):  # its connection is closed in between
         now = datetime.now(UTC).replace(microsecond=0)
-        made = [schedule(SECONDLY, name=f"n{number}{now}", since=now - timedelta(seconds=2)) for number in range(10)]
+        made = [schedule(SECONDLY, name=f"n{turn}-{number}", since=now - timedelta(seconds=2)) for number in range(10)]
         ours = Schedule.objects.filter(pk__in=[one.pk for one in made])
         wait_until(lambda: not ours.filter(fired_through__lt=now).exists(), seconds=PATIENCE)  # noqa: B023
         ours.update(next_fire_at=None)

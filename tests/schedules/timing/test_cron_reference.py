@@ -11,7 +11,7 @@ import pytest
 
 from schedules.timing.cron import MAX_LENGTH, CronError, parse
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cron.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "cron.md").read_text()
 EXPRESSION = re.compile(r"`((?:[^\s`]+ ){4,6}[^\s`]+)`")
 
 
