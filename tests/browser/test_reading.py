@@ -84,7 +84,9 @@ def test_anything_is_found_and_opened_with_the_keyboard_alone(page: Page) -> Non
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     expect(page.locator("body")).to_contain_text("Edit definition")
+    page.wait_for_load_state("load")  # the text is there before the scripts are
     page.get_by_role("button", name="Search", exact=False).first.click()
+    expect(field).to_be_focused()
     page.keyboard.type("redrive")
     expect(page.locator("#command-results")).to_contain_text("Redrive jobs")
 

@@ -56,7 +56,7 @@ from tests.execution import flow
 
 pytestmark = pytest.mark.django_db
 
-EXAMPLES = int(os.environ.get("EVERY_SEQUENCE", "10"))
+EXAMPLES = int(os.environ.get("EVERY_SEQUENCE", "6"))
 KINDS = ["plain", "plain", "continue", "when", "each", "each", "call", "wait", "approval"]
 
 

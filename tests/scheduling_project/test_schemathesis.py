@@ -95,7 +95,7 @@ def make_events(workflow: Workflow, user: User) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 def test_no_made_up_request_finds_a_fault(db: None, keep_connections: None, case: schemathesis.Case) -> None:
     user, _ = User.objects.get_or_create(username="ada", is_superuser=True)
     if not factories.Workflow.objects.exists():
